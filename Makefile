@@ -1,0 +1,42 @@
+# Needs Python 3.10 to 3.13 and git; everything else is installed into .venv.
+#
+#   make train   train the default preset on Fashion-MNIST, score, draw and export it
+#   make test    run the test suite
+#   make lint    ruff and mypy
+#   make data    put Fashion-MNIST where the package looks for it
+#
+# ARGS adds options, as in: make train ARGS="--preset classic-mlp --seed 1"
+
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := setup.cfg pyproject.toml siamese_keras/__init__.py
+
+.PHONY: train test lint data hooks clean
+.DELETE_ON_ERROR:
+
+train: .venv/installed-diagrams data
+	$(BIN)/python -m siamese_keras.train --export-dir saved_models $(ARGS)
+	$(BIN)/python -m siamese_keras.diagrams
+
+test: .venv/installed-test data
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+hooks: .venv/installed-dev
+	$(BIN)/pre-commit install
+
+data: .venv/installed-diagrams
+	@sh tools/fetch-data.sh $(BIN)/python
+
+# One mark for each extra; installing a larger one keeps what the smaller ones brought.
+.venv/installed-%: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+clean:
+	rm -rf .venv build *.egg-info

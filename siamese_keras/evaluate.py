@@ -1,0 +1,356 @@
+"""Score a run and write its verification report.
+
+    python -m siamese_keras.evaluate RUN [--data-dir FOLDER]
+
+Writes `metrics.json` and `figures/` into the run and prints a table. Each image is embedded once;
+pairs are scored by gathering embeddings. Threshold and scale come from validation pairs; test
+pairs are read here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.manifold import TSNE
+
+from siamese_keras import metrics, plots
+from siamese_keras.classifier import Classifier, fit_classifier
+from siamese_keras.command_line import run_program
+from siamese_keras.data import Dataset, Split, load_dataset, split_unseen
+from siamese_keras.model import build_base_model
+from siamese_keras.pairs import Pairs, evaluation_pairs, hard_pairs
+from siamese_keras.runs import Run, embed, replacing, write_json
+
+_VALIDATION_DRAWS = 10
+_MAP_IMAGES = 1000
+Embed = Callable[[np.ndarray], np.ndarray]
+
+
+def validation_pairs(validation: Split, *, seed: int) -> Pairs:
+    """Draw the pairs that threshold and scale are fitted on: half same, half different."""
+    draws = [
+        evaluation_pairs("balanced", validation.labels, seed=seed + draw)
+        for draw in range(_VALIDATION_DRAWS)
+    ]
+    fields = [field.name for field in dataclasses.fields(Pairs)]
+    return Pairs(*(np.concatenate([getattr(d, name) for d in draws]) for name in fields))
+
+
+def fit_run_classifier(embedder: Embed, validation: Split, *, seed: int) -> Classifier:
+    """Fit threshold and scale of the distance of `embedder`'s embeddings on validation pairs."""
+    pairs = validation_pairs(validation, seed=seed)
+    distance = metrics.pair_distances(embedder(validation.images), pairs)
+    return fit_classifier(pairs.different, distance)
+
+
+def class_error_rates(
+    pairs: Pairs, labels: np.ndarray, wrong: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """Return the share of pairs decided wrongly for every two classes.
+
+    Args:
+        pairs: The pairs.
+        labels: int, the images' classes.
+        wrong: bool `[n]`, one for each pair.
+        num_classes: Number of classes k.
+
+    Returns:
+        float `[k, k]`, symmetric; NaN where there are no pairs.
+    """
+    counts, errors = np.zeros((2, num_classes, num_classes))
+    for a, b in ((pairs.left, pairs.right), (pairs.right, pairs.left)):
+        np.add.at(counts, (labels[a], labels[b]), 1)
+        np.add.at(errors, (labels[a], labels[b]), wrong)
+    return np.divide(errors, counts, out=np.full_like(counts, np.nan), where=counts > 0)
+
+
+def evaluate(run: Run, dataset: Dataset) -> dict[str, Any]:
+    """Score `run` on `dataset` and write `metrics.json` and `figures/` into the run.
+
+    Args:
+        run: A run, trained on this dataset.
+        dataset: All of its classes, unseen ones too.
+
+    Returns:
+        What `metrics.json` holds: `"test"`, `"test_hard"`, `"test_deduplicated"` and, with unseen
+        classes, `"unseen"` as `metrics.verification` gives it; `"retrieval"`; `"one_shot"`;
+        `"controls"`, the same figures for representations that were never trained; `"training"`.
+    """
+    seed = run.config.seed
+    dataset, unseen = split_unseen(dataset, run.config.unseen_classes)
+    test = dataset.test
+
+    def embedder(images: np.ndarray) -> np.ndarray:
+        return embed(run.base, images)
+
+    embedded = {
+        "train": embedder(dataset.train.images),
+        "validation": embedder(dataset.validation.images),
+        "test": embedder(test.images),
+    }
+    pairs = evaluation_pairs("lab", test.labels, seed=seed, class_names=dataset.class_names)
+    distance = metrics.pair_distances(embedded["test"], pairs)
+
+    def scored(chosen: Pairs) -> dict[str, Any]:
+        chosen_distance = metrics.pair_distances(embedded["test"], chosen)
+        return metrics.verification(chosen, chosen_distance, run.classifier, seed=seed)
+
+    hard = hard_pairs(
+        test.labels, _confusable(run, dataset.validation, embedded["validation"]),
+        np.random.default_rng(seed),
+    )  # fmt: skip
+    fresh = ~_also_in(test.images, dataset.train.images, dataset.validation.images)
+    kept = fresh[pairs.left] & fresh[pairs.right]
+    report: dict[str, Any] = {
+        "test": metrics.verification(pairs, distance, run.classifier, seed=seed),
+        "test_hard": scored(hard),
+        "test_deduplicated": {
+            "removed_images": int((~fresh).sum()),
+            **scored(Pairs(pairs.left[kept], pairs.right[kept], pairs.different[kept])),
+        },
+        "retrieval": {
+            **metrics.retrieval(embedded["test"], test.labels),
+            "knn_accuracy": metrics.knn_accuracy(
+                embedded["train"], dataset.train.labels, embedded["test"], test.labels
+            ),
+        },
+        "one_shot": _one_shot(embedded["test"], test.labels, seed=seed),
+    }
+    if unseen is not None:
+        report["unseen"] = _unseen(embedder, unseen, run.classifier, seed=seed)
+    report["controls"] = controls(run, dataset, unseen)
+    report["training"] = run.training
+    write_json(run.path / "metrics.json", report)
+
+    figures = {
+        "roc-and-det": plots.plot_roc_and_det(pairs.different < 0.5, distance),
+        "distances": plots.plot_distances(pairs.different, distance, run.classifier),
+        "reliability": plots.plot_reliability(
+            pairs.different < 0.5, run.classifier.similarity(distance), report["test"]["ece"]
+        ),
+        "class-errors": _class_errors_figure(run, dataset, embedded["test"]),
+        "embedding": _embedding_figure(embedded["test"], test, dataset.class_names, seed=seed),
+        **_pair_figures(run, dataset, pairs, distance),
+    }
+    folder = run.path / "figures"
+    folder.mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        save_figure(figure, folder / f"{name}.png")
+    return report
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write `figure` to the PNG file `path`; a file that was there is replaced whole."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary)
+
+
+def controls(run: Run, dataset: Dataset, unseen: Split | None) -> dict[str, Any]:
+    """Score representations that were never trained: what a network has to beat.
+
+    Returns:
+        For each of `raw_pixels`, `unit_pixels`, `unit_blocks`, `silhouette_blocks` and
+        `untrained_base`: `"test"`, `"retrieval"` and, with unseen classes, `"unseen"`, as
+        `evaluate` gives them, the threshold fitted on the same validation pairs.
+    """
+    untrained = build_base_model(dataset.image_shape, **run.config.base_model_options())
+    embedders: dict[str, Embed] = {
+        "raw_pixels": lambda images: _flat(images / np.float32(255)),
+        "unit_pixels": lambda images: _unit(_flat(images / np.float32(255))),
+        "unit_blocks": lambda images: _unit(_block_means(images / np.float32(255))),
+        "silhouette_blocks": lambda images: _block_means((images > 0.05 * 255).astype(np.float32)),
+        "untrained_base": lambda images: embed(untrained, images),
+    }
+    seed, test = run.config.seed, dataset.test
+    pairs = evaluation_pairs("lab", test.labels, seed=seed)
+    report: dict[str, Any] = {}
+    for name, embedder in embedders.items():
+        embedded = embedder(test.images)
+        distance = metrics.pair_distances(embedded, pairs)
+        classifier = fit_run_classifier(embedder, dataset.validation, seed=seed)
+        report[name] = {
+            "test": metrics.verification(pairs, distance, classifier, seed=seed),
+            "retrieval": metrics.retrieval(embedded, test.labels),
+        }
+        if unseen is not None:
+            report[name]["unseen"] = _unseen(embedder, unseen, classifier, seed=seed)
+    return report
+
+
+def _flat(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1)
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+
+
+def _block_means(images: np.ndarray) -> np.ndarray:
+    n, height, width, channels = images.shape
+    rows, columns = max(height // 4, 1), max(width // 4, 1)
+    size = (min(height, 4), min(width, 4))
+    cropped = images[:, : rows * size[0], : columns * size[1]]
+    return _flat(cropped.reshape(n, rows, size[0], columns, size[1], channels).mean(axis=(2, 4)))
+
+
+def _unseen(embedder: Embed, unseen: Split, classifier: Classifier, *, seed: int) -> dict[str, Any]:
+    pairs = evaluation_pairs("lab", unseen.labels, seed=seed)
+    embedded = embedder(unseen.images)
+    return {
+        **metrics.verification(
+            pairs, metrics.pair_distances(embedded, pairs), classifier, seed=seed
+        ),
+        **metrics.retrieval(embedded, unseen.labels),
+    }
+
+
+def _one_shot(embedded: np.ndarray, labels: np.ndarray, *, seed: int) -> dict[str, Any]:
+    report: dict[str, Any] = {}
+    for ways in (5, 10):
+        if ways <= len(np.unique(labels)):
+            share, interval = metrics.one_shot(embedded, labels, ways=ways, seed=seed)
+            report |= {f"{ways}_way": share, f"{ways}_way_ci95": interval}
+    return report
+
+
+def _confusable(run: Run, validation: Split, embedded: np.ndarray) -> np.ndarray:
+    """Return for each class the one whose pairs with it are most often taken for same."""
+    pairs = validation_pairs(validation, seed=run.config.seed)
+    accepted = run.classifier.same(metrics.pair_distances(embedded, pairs))
+    rates = class_error_rates(pairs, validation.labels, accepted, len(run.class_names))
+    np.fill_diagonal(rates, np.nan)
+    return np.nan_to_num(rates, nan=-1.0).argmax(axis=1)
+
+
+def _also_in(images: np.ndarray, *others: np.ndarray) -> np.ndarray:
+    """Say for each image whether the very same one is among `others`: bool `[n]`."""
+    known = {image.tobytes() for other in others for image in other}
+    return np.array([image.tobytes() in known for image in images])
+
+
+def _class_errors_figure(run: Run, dataset: Dataset, embedded: np.ndarray) -> Figure:
+    labels = dataset.test.labels
+    pairs = validation_pairs(dataset.test, seed=run.config.seed)  # many, for every two classes
+    same = run.classifier.same(metrics.pair_distances(embedded, pairs))
+    wrong = same != (pairs.different < 0.5)
+    rates = class_error_rates(pairs, labels, wrong, len(dataset.class_names))
+    present = np.unique(labels)
+    names = [dataset.class_names[label] for label in present]
+    return plots.plot_class_errors(rates[np.ix_(present, present)], names)
+
+
+def _embedding_figure(
+    embedded: np.ndarray, test: Split, class_names: tuple[str, ...], *, seed: int
+) -> Figure:
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(len(embedded))[:_MAP_IMAGES]
+    perplexity = min(30.0, (len(chosen) - 1) / 3)
+    points = TSNE(perplexity=perplexity, random_state=seed).fit_transform(embedded[chosen])
+    return plots.plot_embedding(points, test.labels[chosen], class_names)
+
+
+def _pair_figures(
+    run: Run, dataset: Dataset, pairs: Pairs, distance: np.ndarray
+) -> dict[str, Figure]:
+    """Draw pairs at random, and those whose wrong decision was the surest."""
+    same = pairs.different < 0.5
+    wrong = run.classifier.same(distance) != same
+    sureness = np.where(wrong, np.abs(distance - run.classifier.threshold), -1)
+    worst = np.argsort(-sureness)[: min(16, wrong.sum())]
+    sample = np.random.default_rng(run.config.seed).permutation(len(pairs))[:16]
+    figures = {}
+    for name, chosen, title in (
+        (
+            "test-pairs",
+            sample,
+            "Test pairs drawn at random: green is a right decision, red a wrong one",
+        ),
+        ("worst-mistakes", worst, "The surest wrong decisions on test pairs"),
+    ):
+        if len(chosen):
+            left, right = pairs.left[chosen], pairs.right[chosen]
+            labels = dataset.test.labels
+            figures[name] = plots.plot_pairs(
+                dataset.test.images[left],
+                dataset.test.images[right],
+                [
+                    (dataset.class_names[labels[a]], dataset.class_names[labels[b]])
+                    for a, b in zip(left, right, strict=True)
+                ],
+                distance[chosen],
+                run.classifier,
+                title=title,
+            )
+    return figures
+
+
+def table(report: dict[str, Any]) -> str:
+    """Return the report's chief figures as lines of text."""
+    test, interval = report["test"], report["test"]["accuracy_ci95"]
+    lines = [
+        f"pair accuracy        {test['accuracy']:.4f}  (95 % interval {interval[0]:.4f} to "
+        f"{interval[1]:.4f}; {test['num_pairs']} test pairs)",
+        f"ROC-AUC              {test['roc_auc']:.4f}",
+        f"equal error rate     {test['eer']:.4f}",
+        f"TAR at FAR 1 %       {test['tar_at_far_1e-2']:.4f}",
+        f"calibration error    {test['ece']:.4f}",
+        f"threshold            {test['threshold']:.4f}  (from validation pairs)",
+        f"hard pairs           {report['test_hard']['accuracy']:.4f} accuracy, "
+        f"{report['test_hard']['roc_auc']:.4f} AUC",
+        f"Recall@1             {report['retrieval']['recall_at_1']:.4f}",
+        f"MAP@R                {report['retrieval']['map_at_r']:.4f}",
+    ]
+    if "unseen" in report:
+        unseen = report["unseen"]
+        lines.append(
+            f"unseen classes       {unseen['accuracy']:.4f} accuracy, {unseen['roc_auc']:.4f} AUC"
+        )
+    group = "unseen" if "unseen" in report else "test"
+    name, best = max(report["controls"].items(), key=lambda item: item[1][group]["roc_auc"])
+    lines.append(
+        f"best control         {best[group]['accuracy']:.4f} accuracy, "
+        f"{best[group]['roc_auc']:.4f} AUC ({name.replace('_', ' ')}, {group} pairs)"
+    )
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m siamese_keras.evaluate",
+        description="Score a run: metrics.json and figures are written into it.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder that training wrote")
+    parser.add_argument("--data-dir", type=Path, help="folder with the data")
+    options = parser.parse_args(argv)
+
+    def program() -> None:
+        run = Run.load(options.run)
+        dataset = load_run_dataset(run.config, options.data_dir)
+        print(table(evaluate(run, dataset)))
+        print(f"written: {run.path / 'metrics.json'}, {run.path / 'figures'}")
+
+    return run_program(program)
+
+
+def load_run_dataset(config: Any, data_dir: Path | None) -> Dataset:
+    """Load the dataset that `config` names, cut as it says."""
+    return load_dataset(
+        config.dataset,
+        data_dir,
+        validation_size=config.validation_size,
+        image_size=config.image_size,
+        seed=config.seed,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

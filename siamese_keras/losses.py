@@ -1,0 +1,121 @@
+"""Contrastive loss: same pairs are pulled together, different pairs pushed beyond a margin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def _check_margins(margin: float, positive_margin: float) -> None:
+    if not margin > 0:
+        raise ValueError(f"`margin` must be positive. Received: margin={margin}")
+    if not 0 <= positive_margin < margin:
+        raise ValueError(
+            "`positive_margin` must be at least 0 and less than `margin`. Received: "
+            f"positive_margin={positive_margin}, margin={margin}"
+        )
+
+
+def contrastive_loss(
+    different: Any, distance: Any, margin: float = 1.0, positive_margin: float = 0.0
+) -> Any:
+    """Compute the contrastive loss of each pair.
+
+    `different * max(margin - distance, 0)**2 + (1 - different) * max(distance - positive_margin,
+    0)**2`
+
+    Args:
+        different: `[...]`, 1 = different classes, 0 = same class.
+        distance: `[...]` of the same shape, at least 0.
+        margin: Distance beyond which different pairs cost nothing; positive.
+        positive_margin: Distance below which same pairs cost nothing; at least 0 and less than
+            `margin`. 0 is the classic loss.
+
+    Returns:
+        float32 of the same shape: the loss of each pair, not reduced.
+
+    Raises:
+        ValueError: When the shapes differ or a margin is out of range.
+
+    Example:
+        >>> contrastive_loss([0.0, 1.0], [0.5, 0.5], margin=2.0)  # 0.5**2 and (2 - 0.5)**2
+        [0.25, 2.25]
+
+    Reference:
+        Hadsell, Chopra & LeCun, "Dimensionality Reduction by Learning an Invariant Mapping" (2006),
+        there with a factor of 1/2 and a positive margin of 0.
+    """
+    _check_margins(margin, positive_margin)
+    distance = ops.cast(ops.convert_to_tensor(distance), "float32")
+    different = ops.cast(ops.convert_to_tensor(different), "float32")
+    _check_shapes(different.shape, distance.shape)
+    same_loss = ops.square(ops.maximum(distance - positive_margin, 0.0))
+    different_loss = ops.square(ops.maximum(margin - distance, 0.0))
+    return different * different_loss + (1.0 - different) * same_loss
+
+
+def _check_shapes(different: tuple[int | None, ...], distance: tuple[int | None, ...]) -> None:
+    """Refuse shapes that would broadcast, such as `[batch]` against `[batch, 1]`."""
+    if len(different) != len(distance) or any(
+        a != b for a, b in zip(different, distance, strict=True) if a is not None and b is not None
+    ):
+        raise ValueError(
+            "`different` and `distance` must have the same shape. Received: "
+            f"different.shape={tuple(different)}, distance.shape={tuple(distance)}"
+        )
+
+
+@keras.saving.register_keras_serializable(package="siamese_keras")
+class ContrastiveLoss(keras.losses.Loss):
+    """`contrastive_loss` for `model.compile`.
+
+    Args:
+        margin: As `contrastive_loss`.
+        positive_margin: As `contrastive_loss`.
+        balanced: Give same and different pairs of a batch half of the weight each, however many
+            there are of each. All pairs of a batch hold many more different than same ones.
+        reduction: As in `keras.losses.Loss`.
+        name: Name of the loss.
+
+    Raises:
+        ValueError: When a margin is out of range.
+    """
+
+    def __init__(
+        self,
+        margin: float = 1.0,
+        positive_margin: float = 0.0,
+        *,
+        balanced: bool = False,
+        reduction: str = "sum_over_batch_size",
+        name: str = "contrastive_loss",
+    ):
+        super().__init__(reduction=reduction, name=name)
+        _check_margins(margin, positive_margin)
+        self.margin = margin
+        self.positive_margin = positive_margin
+        self.balanced = balanced
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Return the loss of each pair, weighted when `balanced`; shapes as `contrastive_loss`."""
+        losses = contrastive_loss(y_true, y_pred, self.margin, self.positive_margin)
+        if not self.balanced:
+            return losses
+        different = ops.cast(y_true, "float32")
+        num_different = ops.sum(different)
+        num_pairs = ops.cast(ops.size(different), "float32")
+        # A batch without pairs of one kind has nothing to weigh there: 1 avoids 0 / 0.
+        weight_different = 0.5 * num_pairs / ops.maximum(num_different, 1.0)
+        weight_same = 0.5 * num_pairs / ops.maximum(num_pairs - num_different, 1.0)
+        return losses * (different * weight_different + (1.0 - different) * weight_same)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that make this loss again."""
+        return {
+            **super().get_config(),
+            "margin": self.margin,
+            "positive_margin": self.positive_margin,
+            "balanced": self.balanced,
+        }

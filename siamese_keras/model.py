@@ -1,0 +1,144 @@
+"""Base model (image -> embedding), outer model (left, right -> distance) and the distances.
+
+Importing this module registers the distances with Keras: do so before `keras.models.load_model`
+opens a saved outer model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import layers, ops
+
+
+def _safe_sqrt(squared: Any) -> Any:
+    """Take the square root of numbers of at least 0, with gradient 0 and not infinity at 0."""
+    positive = squared > 0
+    # The inner `where` keeps the gradient of the branch not taken finite as well.
+    return ops.where(positive, ops.sqrt(ops.where(positive, squared, 1.0)), 0.0)
+
+
+@keras.saving.register_keras_serializable(package="siamese_keras")
+def euclidean_distance(embeddings: Sequence[Any]) -> Any:
+    """Compute the Euclidean distance of each left embedding to the right one beside it.
+
+    Args:
+        embeddings: Two tensors of one shape, `[batch, embedding_dim]`.
+
+    Returns:
+        float32 `[batch]`. 0 for equal embeddings, where the gradient is 0.
+
+    Raises:
+        ValueError: When the shapes differ.
+    """
+    left, right = (ops.cast(ops.convert_to_tensor(x), "float32") for x in embeddings)
+    if tuple(left.shape) != tuple(right.shape):
+        raise ValueError(
+            "The two embeddings must have the same shape. Received: "
+            f"{tuple(left.shape)} and {tuple(right.shape)}"
+        )
+    return _safe_sqrt(ops.sum(ops.square(left - right), axis=-1))
+
+
+@keras.saving.register_keras_serializable(package="siamese_keras")
+def pairwise_euclidean_distance(embeddings: Sequence[Any]) -> Any:
+    """Compute the Euclidean distance of every left embedding to every right one.
+
+    Args:
+        embeddings: Two tensors, `[n, embedding_dim]` and `[m, embedding_dim]`.
+
+    Returns:
+        float32 `[n, m]`, entry (i, j) the distance of left i to right j. 0 for equal embeddings,
+        where the gradient is 0.
+    """
+    left, right = (ops.cast(ops.convert_to_tensor(x), "float32") for x in embeddings)
+    # Differences, not |l|^2 + |r|^2 - 2 l.r: that cancels to noise where distances are small.
+    differences = ops.expand_dims(left, 1) - ops.expand_dims(right, 0)
+    return _safe_sqrt(ops.sum(ops.square(differences), axis=-1))
+
+
+def build_base_model(
+    image_shape: tuple[int, int, int],
+    *,
+    architecture: str = "cnn",
+    filters: Sequence[int] = (32, 64, 128),
+    units: Sequence[int] = (),
+    dropout: float = 0.0,
+    embedding_dim: int = 64,
+    embedding_activation: str = "linear",
+    unit_length: bool = True,
+) -> keras.Model:
+    """Build the network that maps an image to its embedding.
+
+    Args:
+        image_shape: Height, width and channels, each at least 1.
+        architecture: `"cnn"`: for each of `filters` a convolution, batch normalisation, ReLU and
+            2 x 2 max pooling, then global average pooling; or `"mlp"`: the image as a vector.
+        filters: Filters of the convolutions; the MLP has none.
+        units: Units of the dense ReLU layers between these and the embedding.
+        dropout: Rate of dropout after each of these dense layers, at least 0 and below 1.
+        embedding_dim: Length of the embedding, at least 1.
+        embedding_activation: Activation of the layer that makes the embedding.
+        unit_length: Scale every embedding to Euclidean length 1, so that distances lie in [0, 2].
+
+    Returns:
+        Model named `base`: uint8 `[batch, height, width, channels]`, 0 to 255, to float32
+        `[batch, embedding_dim]`.
+
+    Raises:
+        ValueError: When `architecture` is unknown.
+    """
+    image = keras.Input(image_shape, dtype="uint8", name="image")
+    x = layers.Rescaling(1 / 255, name="rescaling")(image)
+    if architecture == "cnn":
+        for block, width in enumerate(filters, start=1):
+            x = layers.Conv2D(
+                width,
+                3,
+                padding="same",
+                use_bias=False,
+                kernel_initializer="he_normal",
+                name=f"conv{block}",
+            )(x)
+            x = layers.BatchNormalization(name=f"norm{block}")(x)
+            x = layers.ReLU(name=f"relu{block}")(x)
+            if block < len(filters):
+                x = layers.MaxPooling2D(padding="same", name=f"pool{block}")(x)
+        x = layers.GlobalAveragePooling2D(name="global_pool")(x)
+    elif architecture == "mlp":
+        x = layers.Flatten(name="flatten")(x)
+    else:
+        raise ValueError(f"`architecture` must be cnn or mlp. Received: {architecture!r}")
+    for number, width in enumerate(units, start=1):
+        x = layers.Dense(width, activation="relu", name=f"dense{number}")(x)
+        if dropout:
+            x = layers.Dropout(dropout, name=f"dropout{number}")(x)
+    x = layers.Dense(embedding_dim, activation=embedding_activation, name="embedding")(x)
+    if unit_length:
+        x = layers.UnitNormalization(name="unit_length")(x)
+    return keras.Model(image, x, name="base")
+
+
+def build_outer_model(base: keras.Model, *, all_pairs: bool = False) -> keras.Model:
+    """Build the Siamese network: one base model, applied to the left and to the right image.
+
+    Args:
+        base: The base model; its weights are shared, not copied.
+        all_pairs: Compare every left image with every right one, as training on all pairs of a
+            batch does.
+
+    Returns:
+        Model named `outer`: `{"left", "right"}`, each as the base model's input, to float32
+        distances `[batch]`, or `[batch, batch]` with `all_pairs`.
+    """
+    left = keras.Input(base.input_shape[1:], dtype="uint8", name="left")
+    right = keras.Input(base.input_shape[1:], dtype="uint8", name="right")
+    distance = layers.Lambda(
+        pairwise_euclidean_distance if all_pairs else euclidean_distance,
+        output_shape=(None,) if all_pairs else (),
+        dtype="float32",
+        name="distance",
+    )([base(left), base(right)])
+    return keras.Model({"left": left, "right": right}, distance, name="outer")

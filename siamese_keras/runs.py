@@ -1,0 +1,125 @@
+"""A run: the folder of one training, with all that came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from siamese_keras import __version__
+from siamese_keras import model as _registers_the_distances  # noqa: F401
+from siamese_keras.classifier import Classifier
+from siamese_keras.config import Config
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, and move it to `path` when the block has succeeded.
+
+    A file that was at `path` stays as it was until then, and when the block fails.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+    try:
+        yield folder / path.name
+        os.replace(folder / path.name, path)
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / path.name).unlink(missing_ok=True)
+            folder.rmdir()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` to `path` as JSON; a file that was there is replaced whole."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a training made.
+
+    Attributes:
+        path: The run's folder.
+        config: Its settings.
+        outer: The trained outer model, (left, right) -> distance.
+        classifier: Threshold and scale, fitted on validation pairs.
+        class_names: Names of the dataset's classes, unseen ones too, by label.
+        training: Facts of the training: `fit_seconds`, `epochs`, `interrupted`.
+    """
+
+    path: Path
+    config: Config
+    outer: keras.Model
+    classifier: Classifier
+    class_names: tuple[str, ...]
+    training: dict[str, Any]
+
+    @property
+    def base(self) -> keras.Model:
+        """The base model, image -> embedding, that the outer model applies twice."""
+        return self.outer.get_layer("base")
+
+    def save(self) -> None:
+        """Write `config.json`, `model.json`, `base.keras` and `outer.keras` into the folder."""
+        with replacing(self.path / "config.json") as temporary:
+            self.config.save(temporary)
+        for name, model in (("base", self.base), ("outer", self.outer)):
+            with replacing(self.path / f"{name}.keras") as temporary:
+                model.save(temporary)
+        write_json(
+            self.path / "model.json",
+            {
+                "siamese_keras": __version__,
+                "class_names": self.class_names,
+                **dataclasses.asdict(self.classifier),
+                "training": self.training,
+            },
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Run:
+        """Read a run that was saved.
+
+        Raises:
+            ValueError: When the folder is not a complete run; the message names what is wrong.
+        """
+        path = Path(path)
+        for name in ("config.json", "model.json", "outer.keras"):
+            if not (path / name).is_file():
+                raise ValueError(f"`{path}` is not the folder of a run: it has no {name}.")
+        config = Config.load(path / "config.json")
+        try:
+            facts = json.loads((path / "model.json").read_text())
+            classifier = Classifier(facts["threshold"], facts["scale"])
+            class_names, training = tuple(facts["class_names"]), facts["training"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"`{path / 'model.json'}` is damaged: {error!r}") from None
+        try:
+            outer = keras.models.load_model(path / "outer.keras", compile=False)
+        except Exception as error:  # Keras raises many kinds for a damaged archive
+            first_line = str(error).partition("\n")[0]
+            raise ValueError(f"`{path / 'outer.keras'}` cannot be loaded. {first_line}") from None
+        return cls(path, config, outer, classifier, class_names, training)
+
+
+def embed(base: keras.Model, images: np.ndarray, *, batch_size: int = 500) -> np.ndarray:
+    """Compute the embeddings of images.
+
+    Args:
+        base: The base model.
+        images: uint8 `[n, height, width, channels]`.
+        batch_size: Images embedded at once.
+
+    Returns:
+        float32 `[n, embedding_dim]`.
+    """
+    batches = range(0, max(len(images), 1), batch_size)
+    return np.concatenate([base.predict_on_batch(images[i : i + batch_size]) for i in batches])

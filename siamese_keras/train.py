@@ -1,0 +1,253 @@
+"""Train a Siamese network and score it.
+
+    python -m siamese_keras.train [--preset NAME] [--run-dir FOLDER] [--export-dir saved_models]
+
+Writes a run: `config.json`, `model.json`, `base.keras`, `outer.keras`, `history.csv`,
+`metrics.json` and `figures/`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from siamese_keras import plots
+from siamese_keras.command_line import run_program
+from siamese_keras.config import Config, add_config_options, config_from_options
+from siamese_keras.data import Dataset, split_unseen
+from siamese_keras.evaluate import (
+    evaluate,
+    fit_run_classifier,
+    load_run_dataset,
+    save_figure,
+    table,
+)
+from siamese_keras.export import export
+from siamese_keras.losses import ContrastiveLoss
+from siamese_keras.model import build_base_model, build_outer_model
+from siamese_keras.monitoring import TrainingWarnings, pair_metrics
+from siamese_keras.pairs import pair_pipeline, steps_per_epoch
+from siamese_keras.runs import Run, embed
+
+
+def train(
+    config: Config,
+    run_dir: Path,
+    dataset: Dataset,
+    *,
+    tensorboard: bool = False,
+    verbose: str | int = "auto",
+) -> Run:
+    """Train as `config` says and write the run into `run_dir`.
+
+    An interrupt (Ctrl-C) ends the fit, not the function: what was learnt is kept, and
+    `run.training["interrupted"]` says so.
+
+    Args:
+        config: The settings.
+        run_dir: Folder to write to: new, or empty.
+        dataset: The dataset that `config` names, all classes.
+        tensorboard: Write TensorBoard logs into the run as well.
+        verbose: As in `keras.Model.fit`.
+
+    Returns:
+        The run, saved. `evaluate` scores it.
+
+    Raises:
+        ValueError: When `run_dir` is not empty, or dataset and settings do not fit.
+        OSError: When the run cannot be written.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if any(run_dir.iterdir()):
+        raise ValueError(f"`run_dir` must be a new or empty folder. Received: `{run_dir}`")
+    class_names = dataset.class_names
+    dataset, _ = split_unseen(dataset, config.unseen_classes)
+    keras.utils.set_random_seed(config.seed)
+    base = build_base_model(dataset.image_shape, **config.base_model_options())
+    all_pairs = config.pairs == "all"
+    fitted = build_outer_model(base, all_pairs=all_pairs)
+    train_split, validation = dataset.train, dataset.validation
+    batch = config.batch_size
+    steps = steps_per_epoch(config.pairs, train_split.labels, batch)
+    fitted.compile(
+        optimizer=_optimizer(config, steps),
+        loss=ContrastiveLoss(config.margin, config.positive_margin, balanced=all_pairs),
+        metrics=pair_metrics(config.margin, config.positive_margin),
+    )
+    best = keras.callbacks.EarlyStopping(
+        "val_pair_accuracy",
+        mode="max",
+        patience=config.epochs,  # never stops: it only keeps the best weights
+        restore_best_weights=True,
+    )
+    callbacks: list[keras.callbacks.Callback] = [
+        keras.callbacks.CSVLogger(run_dir / "history.csv"),
+        TrainingWarnings(config.margin),
+    ]
+    if config.keep == "best":
+        callbacks.append(best)
+    if tensorboard:
+        callbacks.append(keras.callbacks.TensorBoard(run_dir / "tensorboard"))
+    pipelines = [
+        pair_pipeline(
+            config.pairs,
+            split.images,
+            split.labels,
+            batch_size=batch,
+            seed=config.seed + offset,
+            epochs=epochs,
+            class_names=class_names,
+        )
+        for split, epochs, offset in ((train_split, config.epochs, 0), (validation, 1, 1))
+    ]
+    interrupted = False
+    started = time.perf_counter()
+    try:
+        fitted.fit(
+            pipelines[0],
+            epochs=config.epochs,
+            steps_per_epoch=steps,
+            validation_data=pipelines[1].cache(),
+            callbacks=callbacks,
+            shuffle=False,  # the pipeline has done so
+            verbose=verbose,
+        )
+    except KeyboardInterrupt:
+        interrupted = True
+        if config.keep == "best" and best.best_weights is not None:
+            fitted.set_weights(best.best_weights)
+    seconds = time.perf_counter() - started
+    run = Run(
+        run_dir,
+        config,
+        build_outer_model(base),
+        fit_run_classifier(lambda images: embed(base, images), validation, seed=config.seed),
+        class_names,
+        {
+            "fit_seconds": round(seconds, 1),
+            "epochs": len(read_history(run_dir / "history.csv").get("loss", ())),
+            "interrupted": interrupted,
+        },
+    )
+    run.save()
+    return run
+
+
+def _optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
+    rate: Any = config.learning_rate
+    if config.schedule == "one-cycle":
+        # Up to the peak in the first quarter, then down to 0 along a cosine (Smith & Topin 2019).
+        rising = steps * config.epochs // 4
+        rate = keras.optimizers.schedules.CosineDecay(
+            rate / 25,
+            decay_steps=max(steps * config.epochs - rising, 1),
+            warmup_target=rate,
+            warmup_steps=rising,
+        )
+    optimizers = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}
+    return optimizers[config.optimizer](rate)
+
+
+def read_history(path: Path) -> dict[str, list[float]]:
+    """Read `history.csv`: each column's values, epoch by epoch; empty before the first epoch."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}
+
+
+def train_and_evaluate(
+    config: Config,
+    run_dir: Path,
+    dataset: Dataset,
+    *,
+    export_dir: Path | None = None,
+    tensorboard: bool = False,
+) -> dict[str, Any] | None:
+    """Train, score, draw and, with `export_dir`, export; print what came of it.
+
+    Returns:
+        The report of `evaluate`, or None when the training was interrupted.
+    """
+    print(f"training into {run_dir}")
+    run = train(
+        config,
+        run_dir,
+        dataset,
+        tensorboard=tensorboard,
+        verbose="auto" if sys.stdout.isatty() else 2,
+    )
+    if run.training["interrupted"]:
+        print(
+            f"\ninterrupted after {run.training['epochs']} of {config.epochs} epochs; what was "
+            f"learnt is kept in {run_dir}\nscore it: python -m siamese_keras.evaluate {run_dir}"
+        )
+        return None
+    history = read_history(run_dir / "history.csv")
+    (run_dir / "figures").mkdir(exist_ok=True)
+    save_figure(plots.plot_history(history), run_dir / "figures" / "history.png")
+    report = evaluate(run, dataset)
+    print(f"\n{table(report)}\nfit in {run.training['fit_seconds']:.0f} s")
+    print(f"run:    {run_dir}")
+    if export_dir is None:
+        print(f"next:   python -m siamese_keras.export {run_dir}")
+    else:
+        print(f"export: {export(run, export_dir / config.dataset)}")
+    return report
+
+
+def summarise(reports: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return mean and sample standard deviation of every number that all reports have."""
+    summary: dict[str, Any] = {}
+    for key, value in reports[0].items():
+        values = [report[key] for report in reports]
+        if isinstance(value, dict):
+            summary[key] = summarise(values)
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+            summary[key] = {"mean": float(np.mean(values)), "std": deviation}
+    return summary
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m siamese_keras.train",
+        description="Train a Siamese network, score it on test pairs and write a run.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--run-dir", type=Path, help="new folder to write to (default: runs/...)")
+    parser.add_argument(
+        "--export-dir", type=Path, help="also export a SavedModel below this folder"
+    )
+    parser.add_argument("--data-dir", type=Path, help="folder with the data")
+    parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard logs as well")
+    add_config_options(parser)
+    options = parser.parse_args(argv)
+    config = config_from_options(parser, options)
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    run_dir = options.run_dir or Path("runs") / f"{options.preset}-{now}"
+
+    def program() -> int:
+        dataset = load_run_dataset(config, options.data_dir)
+        report = train_and_evaluate(
+            config,
+            run_dir,
+            dataset,
+            export_dir=options.export_dir,
+            tensorboard=options.tensorboard,
+        )
+        return 130 if report is None else 0
+
+    return run_program(program)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
