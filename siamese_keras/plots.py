@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -84,7 +85,7 @@ def plot_pairs(
     for axes in grid.flat:
         axes.set_axis_off()
     for i, axes in zip(range(len(left)), grid.flat, strict=False):
-        gap = np.full((left.shape[1], max(left.shape[2] // 14, 1), left.shape[3]), 255, np.uint8)
+        gap = np.full((left.shape[1], max(left.shape[2] // 14, 1), left.shape[3]), 110, np.uint8)
         picture = np.concatenate([left[i], gap, right[i]], axis=1)
         axes.imshow(picture if picture.shape[-1] == 3 else picture[..., 0], cmap="gray_r")
         is_right = bool(same[i]) == (names[i][0] == names[i][1])
@@ -120,7 +121,7 @@ def plot_roc_and_det(same: np.ndarray, distance: np.ndarray) -> Figure:
     det.loglog(far[inside], 1 - tar[inside], color=_SAME)
     limits = (max(1e-4, 1 / (~same).sum()), 1)
     det.plot(limits, limits, ":", color=_GREY)
-    det.annotate("equal error rate", (0.2, 0.2), (0.25, 0.11), color=_GREY, fontsize=9)
+    det.text(6e-3, 8e-3, "equal error rate", color=_GREY, fontsize=9, ha="right")
     det.set(xlim=limits, ylim=(max(1e-3, 1 / same.sum()), 1))
     for axis in (det.xaxis, det.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda rate, _: f"{100 * rate:g} %"))
@@ -149,7 +150,7 @@ def plot_distances(different: np.ndarray, distance: np.ndarray, classifier: Clas
         label=f"threshold {classifier.threshold:.3f}",
     )
     _plain(axes, "Distances of test pairs", "Euclidean distance of the embeddings", "density")
-    axes.legend(frameon=False)
+    axes.legend(facecolor="white", framealpha=1, edgecolor="none")
     return figure
 
 
@@ -191,8 +192,6 @@ def plot_embedding(points: np.ndarray, labels: np.ndarray, class_names: Sequence
     figure, axes = _figure(7, 6.2)
     present = np.unique(labels)
     # Ten colours, then their lighter twins: enough to tell twenty classes apart.
-    from matplotlib import colormaps
-
     colours = colormaps["tab10" if len(present) <= 10 else "tab20"]
     for i, label in enumerate(present):
         cloud = points[labels == label]

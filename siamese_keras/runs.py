@@ -29,7 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
     try:
         yield folder / path.name
-        os.replace(folder / path.name, path)
+        (folder / path.name).replace(path)
     finally:
         with contextlib.suppress(OSError):
             (folder / path.name).unlink(missing_ok=True)

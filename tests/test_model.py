@@ -1,0 +1,159 @@
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from siamese_keras.config import PRESETS
+from siamese_keras.model import (
+    build_base_model,
+    build_outer_model,
+    euclidean_distance,
+    pairwise_euclidean_distance,
+)
+
+
+def images(rng, n, shape=(28, 28, 1)):
+    return rng.integers(0, 256, (n, *shape), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def base():
+    keras.utils.set_random_seed(0)
+    return build_base_model((28, 28, 1), filters=(4, 8), embedding_dim=6)
+
+
+def test_distance_by_hand():
+    # (3, 4) - (0, 0): sqrt(9 + 16) = 5;  (1, 1) - (1, 1): 0
+    left, right = np.array([[3.0, 4.0], [1.0, 1.0]]), np.array([[0.0, 0.0], [1.0, 1.0]])
+    np.testing.assert_allclose(euclidean_distance([left, right]), [5, 0])
+    np.testing.assert_allclose(
+        pairwise_euclidean_distance([left, right]), [[5, 13**0.5], [2**0.5, 0]], rtol=1e-6
+    )
+
+
+def test_pairwise_distances_equal_a_plain_loop(rng):
+    left, right = rng.normal(size=(5, 7)), rng.normal(size=(4, 7))
+    expected = [
+        [sum((a - b) ** 2 for a, b in zip(x, y, strict=True)) ** 0.5 for y in right] for x in left
+    ]
+    np.testing.assert_allclose(pairwise_euclidean_distance([left, right]), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("distance", "diagonal"), [(euclidean_distance, False), (pairwise_euclidean_distance, True)]
+)
+def test_gradient_at_distance_0_is_0_and_not_nan(distance, diagonal):
+    x = tf.constant([[0.6, 0.8], [1.0, 0.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        matrix_or_vector = distance([x, x + 0])
+        total = tf.reduce_sum(
+            tf.linalg.diag_part(matrix_or_vector) if diagonal else matrix_or_vector
+        )
+    assert float(total) == 0
+    np.testing.assert_array_equal(tape.gradient(total, x), np.zeros((2, 2)))
+
+
+def test_distance_is_computed_in_float32_and_refuses_unequal_shapes():
+    half = tf.constant([[1.0, 2.0]], tf.float16)
+    assert euclidean_distance([half, half]).dtype == tf.float32
+    with pytest.raises(ValueError, match="same shape"):
+        euclidean_distance([np.zeros((1, 3)), np.zeros((2, 3))])
+
+
+def test_outer_model_shares_the_base_and_measures_its_embeddings(base, rng):
+    outer = build_outer_model(base)
+    assert outer.count_params() == base.count_params()
+    left, right = images(rng, 3), images(rng, 3)
+    distance = outer.predict_on_batch({"left": left, "right": right})
+    embeddings = [base.predict_on_batch(x) for x in (left, right)]
+    np.testing.assert_allclose(
+        distance, np.linalg.norm(np.subtract(*embeddings), axis=1), rtol=1e-5
+    )
+    swapped = outer.predict_on_batch({"left": right, "right": left})
+    np.testing.assert_array_equal(distance, swapped)
+    np.testing.assert_array_equal(
+        outer.predict_on_batch({"left": left, "right": left}), np.zeros(3)
+    )
+
+
+def test_all_pairs_form_holds_the_pairs_of_the_pair_form(base, rng):
+    left, right = images(rng, 4), images(rng, 4)
+    inputs = {"left": left, "right": right}
+    matrix = build_outer_model(base, all_pairs=True).predict_on_batch(inputs)
+    assert matrix.shape == (4, 4)
+    pairwise = build_outer_model(base).predict_on_batch(inputs)
+    np.testing.assert_allclose(np.diag(matrix), pairwise, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (1, 1, 1), (33, 20, 3), (64, 48, 4)])
+@pytest.mark.parametrize("architecture", ["cnn", "mlp"])
+def test_any_image_size_gives_embeddings_of_unit_length(rng, shape, architecture):
+    model = build_base_model(shape, architecture=architecture, filters=(8, 8, 8), units=(16,))
+    embeddings = model.predict_on_batch(images(rng, 2, shape))
+    assert embeddings.shape == (2, 64)
+    assert embeddings.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
+
+
+def test_base_model_rescales_by_itself():
+    first = build_base_model((28, 28, 1)).layers[1]
+    np.testing.assert_allclose(first(np.array([[0, 255]], np.uint8)), [[0, 1]])
+
+
+def test_unknown_architecture_is_refused():
+    with pytest.raises(ValueError, match=r"`architecture` must be cnn or mlp. Received: 'vit'"):
+        build_base_model((28, 28, 1), architecture="vit")
+
+
+@pytest.mark.parametrize(
+    ("preset", "parameters"),
+    [
+        # 784*128+128 and twice 128*128+128
+        ("classic-mlp", 133_504),
+    ],
+)
+def test_number_of_parameters(preset, parameters):
+    model = build_base_model((28, 28, 1), **PRESETS[preset].base_model_options())
+    assert model.count_params() == parameters
+
+
+def test_saved_models_load_in_a_fresh_process_in_safe_mode(base, rng, tmp_path):
+    left, right = images(rng, 3), images(rng, 3)
+    np.savez(tmp_path / "images.npz", left=left, right=right)
+    for name, all_pairs in (("pair", False), ("all", True)):
+        build_outer_model(base, all_pairs=all_pairs).save(tmp_path / f"{name}.keras")
+    base.save(tmp_path / "base.keras")
+    code = (
+        "import sys, numpy as np, keras, siamese_keras.model\n"
+        "from pathlib import Path\n"
+        "folder = Path(sys.argv[1])\n"
+        "inputs = dict(np.load(folder / 'images.npz'))\n"
+        "for name in ('pair', 'all'):\n"
+        "    model = keras.models.load_model(folder / f'{name}.keras', safe_mode=True)\n"
+        "    np.save(folder / f'{name}.npy', model.predict_on_batch(inputs))\n"
+        "model = keras.models.load_model(folder / 'base.keras', safe_mode=True)\n"
+        "np.save(folder / 'base.npy', model.predict_on_batch(inputs['left']))\n"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
+    a, b = base.predict_on_batch(left), base.predict_on_batch(right)
+    np.testing.assert_allclose(np.load(tmp_path / "base.npy"), a, atol=1e-6)
+    np.testing.assert_allclose(
+        np.load(tmp_path / "pair.npy"), np.linalg.norm(a - b, axis=1), atol=1e-5
+    )
+    matrix = np.linalg.norm(a[:, None] - b[None], axis=2)
+    np.testing.assert_allclose(np.load(tmp_path / "all.npy"), matrix, atol=1e-5)
+
+
+def test_training_on_identical_images_leaves_finite_weights(rng):
+    base = build_base_model((8, 8, 1), filters=(2,), embedding_dim=3)
+    from siamese_keras.losses import ContrastiveLoss
+
+    outer = build_outer_model(base)
+    outer.compile("sgd", ContrastiveLoss(1.0))
+    same = images(rng, 4, (8, 8, 1))
+    outer.fit({"left": same, "right": same}, np.zeros(4, np.float32), epochs=2, verbose=0)
+    assert all(np.isfinite(weight).all() for weight in outer.get_weights())

@@ -1,2 +1,0 @@
-def test_tiny(tiny_run):
-    assert tiny_run.classifier.scale > 0
