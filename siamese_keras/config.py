@@ -52,6 +52,9 @@ class Config:
     # The base model: image -> embedding.
     architecture: str = _knob("cnn", "kind of base model", choices=("cnn", "mlp"))
     filters: tuple[int, ...] = _knob((32, 64, 128), "cnn: filters of each block", at_least=1)
+    pooling: str = _knob(
+        "flatten", "cnn: what follows the last block", choices=("flatten", "average", "max")
+    )
     units: tuple[int, ...] = _knob((), "units of the dense layers before the embedding", at_least=1)
     dropout: float = _knob(0.0, "rate of dropout after each dense layer", at_least=0, at_most=0.95)
     embedding_dim: int = _knob(64, "length of the embedding", at_least=1)
@@ -69,7 +72,7 @@ class Config:
     # Optimisation.
     epochs: int = _knob(5, "passes over the training images", at_least=1)
     optimizer: str = _knob("adam", "optimizer", choices=("adam", "rmsprop"))
-    learning_rate: float = _knob(3e-3, "learning rate, the peak of it in a one-cycle", above=0)
+    learning_rate: float = _knob(6e-3, "learning rate, the peak of it in a one-cycle", above=0)
     schedule: str = _knob(
         "one-cycle", "course of the learning rate", choices=("constant", "one-cycle")
     )
@@ -99,6 +102,7 @@ class Config:
         names = (
             "architecture",
             "filters",
+            "pooling",
             "units",
             "dropout",
             "embedding_dim",

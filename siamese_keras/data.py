@@ -258,11 +258,13 @@ def read_idx(path: Path, *, sha256: str | None = None) -> np.ndarray:
     if content[:3] != b"\x00\x00\x08" or len(content) < 4:
         raise DataError(f"`{path}` must be an IDX file of bytes. It begins: {content[:4].hex()}")
     header = 4 + 4 * content[3]
+    if len(content) < header:
+        raise DataError(f"`{path}` is cut short: it ends within its header.")
     shape = tuple(np.frombuffer(content[4:header], ">u4").tolist())
-    if len(shape) != content[3] or len(content) != header + math.prod(shape):
+    if len(content) != header + math.prod(shape):
         raise DataError(
             f"`{path}` must hold {math.prod(shape)} bytes for the dimensions {list(shape)} that "
-            f"it states. Received: {max(len(content) - header, 0)} bytes"
+            f"it states. Received: {len(content) - header} bytes"
         )
     if sha256 is not None and (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise DataError(f"`{path}` is not the published file. SHA-256: {found}, not {sha256}")

@@ -59,11 +59,19 @@ def pairwise_euclidean_distance(embeddings: Sequence[Any]) -> Any:
     return _safe_sqrt(ops.sum(ops.square(differences), axis=-1))
 
 
+_POOLING = {
+    "flatten": layers.Flatten,
+    "average": layers.GlobalAveragePooling2D,
+    "max": layers.GlobalMaxPooling2D,
+}
+
+
 def build_base_model(
     image_shape: tuple[int, int, int],
     *,
     architecture: str = "cnn",
     filters: Sequence[int] = (32, 64, 128),
+    pooling: str = "flatten",
     units: Sequence[int] = (),
     dropout: float = 0.0,
     embedding_dim: int = 64,
@@ -74,9 +82,11 @@ def build_base_model(
 
     Args:
         image_shape: Height, width and channels, each at least 1.
-        architecture: `"cnn"`: for each of `filters` a convolution, batch normalisation, ReLU and
-            2 x 2 max pooling, then global average pooling; or `"mlp"`: the image as a vector.
+        architecture: `"cnn"`: for each of `filters` a 3 x 3 convolution, batch normalisation, ReLU
+            and 2 x 2 max pooling; or `"mlp"`: the image as a vector.
         filters: Filters of the convolutions; the MLP has none.
+        pooling: What follows the last block of the CNN: `"flatten"` keeps every place apart,
+            `"average"` and `"max"` pool over all places, in the stead of the last 2 x 2.
         units: Units of the dense ReLU layers between these and the embedding.
         dropout: Rate of dropout after each of these dense layers, at least 0 and below 1.
         embedding_dim: Length of the embedding, at least 1.
@@ -88,8 +98,10 @@ def build_base_model(
         `[batch, embedding_dim]`.
 
     Raises:
-        ValueError: When `architecture` is unknown.
+        ValueError: When `architecture` or `pooling` is unknown.
     """
+    if pooling not in _POOLING:
+        raise ValueError(f"`pooling` must be one of {', '.join(_POOLING)}. Received: {pooling!r}")
     image = keras.Input(image_shape, dtype="uint8", name="image")
     x = layers.Rescaling(1 / 255, name="rescaling")(image)
     if architecture == "cnn":
@@ -104,9 +116,9 @@ def build_base_model(
             )(x)
             x = layers.BatchNormalization(name=f"norm{block}")(x)
             x = layers.ReLU(name=f"relu{block}")(x)
-            if block < len(filters):
+            if block < len(filters) or pooling == "flatten":
                 x = layers.MaxPooling2D(padding="same", name=f"pool{block}")(x)
-        x = layers.GlobalAveragePooling2D(name="global_pool")(x)
+        x = _POOLING[pooling](name="pooling")(x)
     elif architecture == "mlp":
         x = layers.Flatten(name="flatten")(x)
     else:

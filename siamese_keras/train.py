@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import datetime
 import sys
 import time
@@ -35,7 +36,7 @@ from siamese_keras.losses import ContrastiveLoss
 from siamese_keras.model import build_base_model, build_outer_model
 from siamese_keras.monitoring import TrainingWarnings, pair_metrics
 from siamese_keras.pairs import pair_pipeline, steps_per_epoch
-from siamese_keras.runs import Run, embed
+from siamese_keras.runs import Run, embed, write_json
 
 
 def train(
@@ -216,6 +217,35 @@ def summarise(reports: list[dict[str, Any]]) -> dict[str, Any]:
     return summary
 
 
+def _seeds(text: str) -> list[int]:
+    seeds = [int(part) for part in text.split(",")]
+    if len(set(seeds)) < max(len(seeds), 2) or min(seeds) < 0:
+        raise argparse.ArgumentTypeError(f"expected two or more different seeds, not {text!r}")
+    return seeds
+
+
+def _train_seeds(config: Config, seeds: list[int], run_dir: Path, data_dir: Path | None) -> int:
+    reports = []
+    for seed in seeds:
+        seeded = dataclasses.replace(config, seed=seed)
+        dataset = load_run_dataset(seeded, data_dir)
+        report = train_and_evaluate(seeded, run_dir / f"seed-{seed}", dataset)
+        if report is None:
+            return 130
+        reports.append(report)
+        keras.utils.clear_session()
+    summary = summarise(reports)
+    write_json(run_dir / "summary.json", {"seeds": seeds, **summary})
+    print(f"\nmean and standard deviation over the seeds {', '.join(map(str, seeds))}")
+    groups = [(g, k) for g in ("test", "unseen") for k in ("accuracy", "roc_auc", "eer", "ece")]
+    for group, key in [*groups, ("retrieval", "recall_at_1"), ("retrieval", "map_at_r")]:
+        if group in summary:
+            value = summary[group][key]
+            print(f"{group + ' ' + key:24s} {value['mean']:.4f} +- {value['std']:.4f}")
+    print(f"written: {run_dir / 'summary.json'}")
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser = argparse.ArgumentParser(
@@ -229,13 +259,23 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--data-dir", type=Path, help="folder with the data")
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard logs as well")
+    parser.add_argument(
+        "--seeds",
+        type=_seeds,
+        metavar="SEED,SEED,...",
+        help="train once with each of these seeds and report mean and standard deviation",
+    )
     add_config_options(parser)
     options = parser.parse_args(argv)
     config = config_from_options(parser, options)
+    if options.seeds and (options.export_dir or "seed" in options):
+        parser.error("argument --seeds: not allowed with --seed or --export-dir")
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     run_dir = options.run_dir or Path("runs") / f"{options.preset}-{now}"
 
     def program() -> int:
+        if options.seeds:
+            return _train_seeds(config, options.seeds, run_dir, options.data_dir)
         dataset = load_run_dataset(config, options.data_dir)
         report = train_and_evaluate(
             config,

@@ -104,7 +104,17 @@ def test_base_model_rescales_by_itself():
     np.testing.assert_allclose(first(np.array([[0, 255]], np.uint8)), [[0, 1]])
 
 
-def test_unknown_architecture_is_refused():
+@pytest.mark.parametrize(
+    ("pooling", "features"), [("flatten", 8 * 4 * 3), ("average", 8), ("max", 8)]
+)
+def test_pooling_decides_the_features_before_the_embedding(pooling, features):
+    model = build_base_model((28, 20, 1), filters=(2, 4, 8), pooling=pooling)
+    assert model.get_layer("embedding").input.shape == (None, features)
+
+
+def test_unknown_parts_are_refused():
+    with pytest.raises(ValueError, match=r"`pooling` must be one of .* Received: 'sum'"):
+        build_base_model((28, 28, 1), pooling="sum")
     with pytest.raises(ValueError, match=r"`architecture` must be cnn or mlp. Received: 'vit'"):
         build_base_model((28, 28, 1), architecture="vit")
 

@@ -1,0 +1,151 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from conftest import TINY
+from matplotlib.image import imread
+from sklearn.metrics import roc_auc_score
+
+from siamese_keras import evaluate as evaluation
+from siamese_keras.data import Dataset, Split
+from siamese_keras.evaluate import evaluate, table
+from siamese_keras.pairs import Pairs, evaluation_pairs
+from siamese_keras.runs import Run, embed
+from siamese_keras.train import train
+
+VERIFICATION = {
+    "accuracy", "accuracy_ci95", "accuracy_at_0.5_distance", "roc_auc", "average_precision", "eer",
+    "tar_at_far_1e-2", "tar_at_far_1e-3", "d_prime", "brier", "ece", "threshold", "scale",
+    "num_pairs",
+}  # fmt: skip
+CONTROLS = {"raw_pixels", "unit_pixels", "unit_blocks", "silhouette_blocks", "untrained_base"}
+
+
+@pytest.fixture(scope="module")
+def scored(tiny_run, sample):
+    return evaluate(tiny_run, sample)
+
+
+@pytest.fixture(scope="module")
+def unseen_run(sample, tmp_path_factory) -> Run:
+    config = dataclasses.replace(
+        TINY, unseen_classes=("3", "6", "7", "8"), validation_size=100, epochs=1
+    )
+    return train(config, tmp_path_factory.mktemp("unseen") / "run", sample, verbose=0)
+
+
+def test_report_has_every_key_and_is_the_file(scored, tiny_run):
+    assert set(scored) == {
+        "test", "test_hard", "test_deduplicated", "retrieval", "one_shot", "controls", "training",
+    }  # fmt: skip
+    assert set(scored["test"]) == set(scored["test_hard"]) == VERIFICATION
+    assert set(scored["test_deduplicated"]) == VERIFICATION | {"removed_images"}
+    assert set(scored["retrieval"]) == {"recall_at_1", "recall_at_5", "map_at_r", "knn_accuracy"}
+    assert set(scored["one_shot"]) == {"5_way", "5_way_ci95", "10_way", "10_way_ci95"}
+    assert set(scored["controls"]) == CONTROLS
+    assert json.loads((tiny_run.path / "metrics.json").read_text()) == scored
+
+
+def test_report_agrees_with_the_saved_model(scored, tiny_run, sample):
+    """Load the run anew, let its outer model measure each pair, and compute by other means."""
+    run = Run.load(tiny_run.path)
+    pairs = evaluation_pairs("lab", sample.test.labels, seed=TINY.seed)
+    distance = run.outer.predict(
+        {"left": sample.test.images[pairs.left], "right": sample.test.images[pairs.right]},
+        verbose=0,
+    )
+    same = sample.test.labels[pairs.left] == sample.test.labels[pairs.right]
+    report = scored["test"]
+    assert report["num_pairs"] == len(distance) == 2 * 19 * 10
+    assert report["threshold"] == run.classifier.threshold
+    assert report["accuracy"] == pytest.approx(((distance <= report["threshold"]) == same).mean())
+    assert report["roc_auc"] == pytest.approx(roc_auc_score(~same, distance), abs=1e-6)
+    similarity = 1 / (1 + np.exp(-report["scale"] * (report["threshold"] - distance)))
+    assert report["brier"] == pytest.approx(np.mean((similarity - same) ** 2), abs=1e-6)
+
+
+def test_threshold_and_scale_come_from_the_validation_images(tiny_run, sample):
+    again = evaluation.fit_run_classifier(
+        lambda images: embed(tiny_run.base, images), sample.validation, seed=TINY.seed
+    )
+    assert again == pytest.approx(tiny_run.classifier) or (
+        again.threshold == pytest.approx(tiny_run.classifier.threshold, abs=1e-6)
+        and again.scale == pytest.approx(tiny_run.classifier.scale, rel=1e-5)
+    )
+
+
+def test_images_that_stand_in_train_again_are_removed(tiny_run, sample, tmp_path):
+    images = sample.test.images.copy()
+    images[:7] = sample.train.images[:7]
+    images[7] = sample.validation.images[3]
+    dataset = Dataset(
+        sample.train, sample.validation, Split(images, sample.test.labels), sample.class_names
+    )
+    run = dataclasses.replace(tiny_run, path=tmp_path)
+    report = evaluate(run, dataset)
+    assert report["test_deduplicated"]["removed_images"] == 8
+    pairs = evaluation_pairs("lab", dataset.test.labels, seed=TINY.seed)
+    kept = ((pairs.left > 7) & (pairs.right > 7)).sum()
+    assert report["test_deduplicated"]["num_pairs"] == kept < report["test"]["num_pairs"]
+
+
+def test_hard_pairs_are_harder(scored):
+    assert scored["test_hard"]["roc_auc"] < scored["test"]["roc_auc"]
+
+
+def test_confusable_classes_come_from_validation_pairs(tiny_run, sample):
+    embedded = embed(tiny_run.base, sample.validation.images)
+    rivals = evaluation._confusable(tiny_run, sample.validation, embedded)
+    assert rivals.shape == (10,)
+    assert (rivals != np.arange(10)).all()
+
+
+def test_class_error_rates_equal_a_plain_loop(rng):
+    labels = rng.integers(0, 3, 20)
+    pairs = Pairs(rng.integers(0, 20, 50), rng.integers(0, 20, 50), np.zeros(50))
+    wrong = rng.random(50) < 0.4
+    found = evaluation.class_error_rates(pairs, labels, wrong, 4)
+    for a in range(4):
+        for b in range(4):
+            hits = [
+                w
+                for i, j, w in zip(pairs.left, pairs.right, wrong, strict=True)
+                if {labels[i], labels[j]} == {a, b}
+            ]
+            if hits:
+                assert found[a, b] == pytest.approx(np.mean(hits))
+            else:
+                assert np.isnan(found[a, b])
+
+
+def test_unseen_classes_are_trained_without_and_reported(unseen_run, sample):
+    report = evaluate(unseen_run, sample)
+    assert set(report["unseen"]) == VERIFICATION | {"recall_at_1", "recall_at_5", "map_at_r"}
+    assert report["unseen"]["threshold"] == report["test"]["threshold"]  # of the seen classes
+    assert report["unseen"]["num_pairs"] == 2 * 19 * 4
+    assert report["test"]["num_pairs"] == 2 * 19 * 6
+    assert set(report["one_shot"]) == {"5_way", "5_way_ci95"}  # six classes make no 10-way trials
+    assert all(set(c) == {"test", "retrieval", "unseen"} for c in report["controls"].values())
+    assert "unseen classes" in table(report)
+
+
+def test_controls_by_hand():
+    images = np.zeros((1, 8, 12, 1), np.uint8)
+    images[0, :4, :4] = 255
+    images[0, 4, 0] = 12  # below 0.05 * 255 = 12.75
+    means = evaluation._block_means((images > 0.05 * 255).astype(np.float32))
+    np.testing.assert_array_equal(means, [[1, 0, 0, 0, 0, 0]])
+    np.testing.assert_allclose(evaluation._unit(np.array([[3.0, 4.0]])), [[0.6, 0.8]])
+    assert evaluation._block_means(np.ones((2, 3, 30, 3), np.float32)).shape == (2, 21)
+
+
+def test_figures_are_pictures(scored, tiny_run):
+    names = {
+        "class-errors", "distances", "embedding", "reliability", "roc-and-det", "test-pairs",
+        "worst-mistakes",
+    }  # fmt: skip
+    for name in names:
+        picture = imread(tiny_run.path / "figures" / f"{name}.png")
+        assert min(picture.shape[:2]) > 300
+        assert picture[..., :3].std() > 0.02

@@ -1,0 +1,241 @@
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+
+import keras
+import numpy as np
+import pytest
+from conftest import SAMPLE, TINY
+
+from siamese_keras import train as training
+from siamese_keras.config import PRESETS
+from siamese_keras.data import DataError, Dataset, Split
+from siamese_keras.evaluate import load_run_dataset
+from siamese_keras.runs import Run, embed, replacing
+from siamese_keras.train import main, read_history, summarise, train
+
+TINY_OPTIONS = [
+    "--dataset", "idx", "--data-dir", str(SAMPLE), "--validation-size", "100", "--batch-size", "50",
+    "--filters", "4,8", "--embedding-dim", "8",
+]  # fmt: skip
+
+
+def program(module, *arguments):
+    """Run a program of the package as a user does."""
+    # This process has set the variable; a user has not.
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    return subprocess.run(
+        [sys.executable, "-m", f"siamese_keras.{module}", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+        env=environment,
+    )
+
+
+def test_loss_falls_and_the_run_is_complete(tiny_run):
+    names = {path.name for path in tiny_run.path.iterdir()}
+    assert {"config.json", "model.json", "base.keras", "outer.keras", "history.csv"} <= names
+    history = read_history(tiny_run.path / "history.csv")
+    assert len(history["loss"]) == TINY.epochs == tiny_run.training["epochs"]
+    assert history["loss"][-1] < 0.8 * history["loss"][0]
+    assert history["pair_accuracy"][-1] > 0.6
+    assert not [name for name in names if name.startswith(".")]
+
+
+def test_a_run_is_loaded_as_it_was_saved(tiny_run, sample):
+    loaded = Run.load(tiny_run.path)
+    assert loaded.config == tiny_run.config
+    assert loaded.classifier == tiny_run.classifier
+    assert loaded.class_names == tiny_run.class_names
+    np.testing.assert_allclose(
+        embed(loaded.base, sample.test.images), embed(tiny_run.base, sample.test.images), atol=1e-6
+    )
+    base = keras.models.load_model(tiny_run.path / "base.keras")
+    np.testing.assert_allclose(
+        embed(base, sample.test.images), embed(tiny_run.base, sample.test.images), atol=1e-6
+    )
+
+
+def test_the_same_seed_trains_the_same_weights(sample, tmp_path):
+    config = dataclasses.replace(TINY, epochs=1)
+    first, again, other = (
+        train(dataclasses.replace(config, seed=seed), tmp_path / name, sample, verbose=0)
+        for name, seed in (("first", 1), ("again", 1), ("other", 2))
+    )
+    weights = [
+        np.concatenate([w.ravel() for w in r.base.get_weights()]) for r in (first, again, other)
+    ]
+    np.testing.assert_allclose(weights[0], weights[1], atol=1e-6)
+    assert np.abs(weights[0] - weights[2]).max() > 1e-3
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_every_preset_trains(preset, sample, tmp_path):
+    config = dataclasses.replace(
+        PRESETS[preset], dataset="idx", validation_size=100, epochs=1, batch_size=64
+    )
+    run = train(config, tmp_path / "run", sample, verbose=0)
+    assert np.isfinite(read_history(run.path / "history.csv")["val_loss"]).all()
+
+
+@pytest.mark.filterwarnings("ignore:The embedding collapses")
+def test_best_weights_are_those_of_the_best_validation_epoch(sample, tmp_path, monkeypatch):
+    """A learning rate that wrecks the last epoch: `best` keeps an earlier one, `last` does not."""
+    accuracy = {}
+    monkeypatch.setattr(
+        training, "_optimizer",
+        lambda config, steps: keras.optimizers.SGD(
+            keras.optimizers.schedules.PiecewiseConstantDecay([2 * steps], [0.5, 1e4])
+        ),
+    )  # fmt: skip
+    for keep in ("best", "last"):
+        run = train(dataclasses.replace(TINY, keep=keep), tmp_path / keep, sample, verbose=0)
+        history = read_history(run.path / "history.csv")["val_pair_accuracy"]
+        same = run.outer.predict_on_batch(
+            {"left": sample.test.images[:50], "right": sample.test.images[50:100]}
+        )
+        accuracy[keep] = (max(history), history[-1], float(np.std(same)))
+    assert accuracy["best"][0] > accuracy["best"][1]
+    assert accuracy["best"][2] != pytest.approx(accuracy["last"][2], rel=1e-3)
+
+
+def test_an_interrupt_keeps_what_was_learnt(sample, tmp_path, monkeypatch, capsys):
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.model.optimizer.iterations == 8:  # in the second of epochs of 5 steps
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "TrainingWarnings", lambda margin: Interrupt())
+    report = training.train_and_evaluate(TINY, tmp_path / "run", sample)
+    assert report is None
+    run = Run.load(tmp_path / "run")
+    assert run.training["interrupted"]
+    assert run.training["epochs"] == 1
+    out = capsys.readouterr().out
+    assert "interrupted after 1 of 3 epochs; what was learnt is kept in" in out
+    assert f"python -m siamese_keras.evaluate {run.path}" in out
+
+
+def test_threshold_never_sees_test_pairs(sample, tiny_run, tmp_path):
+    """Permute the test labels: the classifier, and all else that is trained, stays."""
+    permuted = Split(sample.test.images, sample.test.labels[::-1].copy())
+    dataset = Dataset(sample.train, sample.validation, permuted, sample.class_names)
+    run = train(TINY, tmp_path / "run", dataset, verbose=0)
+    assert run.classifier.threshold == pytest.approx(tiny_run.classifier.threshold, abs=1e-5)
+    assert run.classifier.scale == pytest.approx(tiny_run.classifier.scale, rel=1e-4)
+
+
+def test_the_command_line_trains_scores_and_exports(tmp_path):
+    done = program(
+        "train", *TINY_OPTIONS, "--epochs", "1", "--run-dir", tmp_path / "run", "--export-dir",
+        tmp_path / "models",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # no start-up noise
+    report = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert f"{report['test']['accuracy']:.4f}" in done.stdout
+    assert (tmp_path / "models" / "idx" / "1" / "saved_model.pb").is_file()
+    figures = {path.name for path in (tmp_path / "run" / "figures").iterdir()}
+    assert {"history.png", "test-pairs.png", "worst-mistakes.png", "roc-and-det.png"} <= figures
+    again = program("evaluate", tmp_path / "run", "--data-dir", SAMPLE)
+    assert again.returncode == 0, again.stderr
+    repeated = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert repeated["test"]["roc_auc"] == pytest.approx(report["test"]["roc_auc"], abs=1e-6)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_on_the_command_line_ends_with_a_run_and_status_130(tmp_path):
+    process = subprocess.Popen(
+        [
+            sys.executable, "-u", "-m", "siamese_keras.train", *TINY_OPTIONS, "--epochs", "2000",
+            "--run-dir", str(tmp_path / "run"),
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    watchdog = threading.Timer(120, process.kill)
+    watchdog.start()
+    try:
+        for line in process.stdout:
+            if line.startswith("Epoch 3/"):
+                process.send_signal(signal.SIGINT)
+                break
+        out, err = process.communicate()
+    finally:
+        watchdog.cancel()
+        process.kill()
+    assert process.returncode == 130, err
+    assert "what was learnt is kept in" in out
+    assert Run.load(tmp_path / "run").training["interrupted"]
+
+
+def test_run_dir_must_be_new_or_empty(tmp_path, sample):
+    (tmp_path / "precious").write_text("mine")
+    with pytest.raises(ValueError, match=r"`run_dir` must be a new or empty folder\. Received: "):
+        train(TINY, tmp_path, sample, verbose=0)
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--margin", "-1"], 2, "`margin` must be greater than 0. Received: margin=-1.0"),
+        (["--nonsense"], 2, "unrecognized arguments: --nonsense"),
+        (["--data-dir", "missing", "--dataset", "idx"], 1, "`missing` is not a folder"),
+        ([*TINY_OPTIONS, "--unseen-classes", "hat"], 1, "Received: 'hat'"),
+        ([*TINY_OPTIONS, "--run-dir", "/dev/null/run"], 1, "Not a directory"),
+    ],
+)
+def test_an_error_is_one_clear_line(capfd, arguments, status, message):
+    try:
+        returned = main(arguments)
+    except SystemExit as stopped:
+        returned = stopped.code
+    assert returned == status
+    error = capfd.readouterr().err.strip().splitlines()
+    assert message in error[-1]
+    assert not any("Traceback" in line for line in error)
+
+
+def test_a_failed_write_leaves_the_good_file_and_nothing_else(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text("good")
+    with pytest.raises(OSError, match="disk full"), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise OSError("disk full")
+    assert path.read_text() == "good"
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.json", "outer.keras"])
+def test_a_damaged_run_is_named_in_the_error(tiny_run, tmp_path, name):
+    for path in tiny_run.path.glob("*.*"):
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / name).write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path / name))):
+        Run.load(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(ValueError, match=f"is not the folder of a run: it has no {name}"):
+        Run.load(tmp_path)
+
+
+def test_load_run_dataset_takes_the_cut_from_the_run(sample):
+    loaded = load_run_dataset(TINY, SAMPLE)
+    np.testing.assert_array_equal(loaded.validation.images, sample.validation.images)
+    with pytest.raises(DataError):
+        load_run_dataset(TINY, None)
+
+
+def test_summary_has_mean_and_sample_deviation():
+    reports = [{"test": {"accuracy": a, "ci": [0, 1]}, "done": True} for a in (0.9, 0.92, 0.97)]
+    summary = summarise(reports)
+    assert summary["test"]["accuracy"]["mean"] == pytest.approx(0.93)
+    assert summary["test"]["accuracy"]["std"] == pytest.approx(0.036056, abs=1e-6)
+    assert "ci" not in summary["test"]
