@@ -72,7 +72,7 @@ class Config:
     # Optimisation.
     epochs: int = _knob(5, "passes over the training images", at_least=1)
     optimizer: str = _knob("adam", "optimizer", choices=("adam", "rmsprop"))
-    learning_rate: float = _knob(6e-3, "learning rate, the peak of it in a one-cycle", above=0)
+    learning_rate: float = _knob(1e-2, "learning rate, the peak of it in a one-cycle", above=0)
     schedule: str = _knob(
         "one-cycle", "course of the learning rate", choices=("constant", "one-cycle")
     )
@@ -123,8 +123,9 @@ class Config:
             ValueError: When the file is not such a JSON object; the message names it.
         """
         try:
-            values = json.loads(path.read_text())
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+            values: dict[str, Any] = json.loads(path.read_text())
+            values |= {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
+            return cls(**values)
         except (ValueError, TypeError, AttributeError) as error:
             raise ValueError(f"`{path}` must hold the settings of a run. {error}") from None
 

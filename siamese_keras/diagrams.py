@@ -22,7 +22,7 @@ from siamese_keras.config import Config, add_config_options, config_from_options
 from siamese_keras.model import build_base_model, build_outer_model
 from siamese_keras.runs import replacing
 
-_OPTIONS = {"show_shapes": True, "show_layer_names": True, "show_layer_activations": True}
+_OPTIONS = {"show_shapes": True, "show_layer_names": True}
 
 
 def plot_model(model: keras.Model, path: Path) -> None:

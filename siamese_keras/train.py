@@ -12,6 +12,7 @@ import argparse
 import csv
 import dataclasses
 import datetime
+import importlib.util
 import sys
 import time
 from pathlib import Path
@@ -272,6 +273,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("argument --seeds: not allowed with --seed or --export-dir")
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     run_dir = options.run_dir or Path("runs") / f"{options.preset}-{now}"
+
+    if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        parser.error("argument --tensorboard: needs `pip install tensorboard`")
 
     def program() -> int:
         if options.seeds:

@@ -150,6 +150,11 @@ def test_the_command_line_trains_scores_and_exports(tmp_path):
     assert repeated["test"]["roc_auc"] == pytest.approx(report["test"]["roc_auc"], abs=1e-6)
 
 
+def test_tensorboard_logs_are_written_when_asked(sample, tmp_path):
+    run = train(dataclasses.replace(TINY, epochs=1), tmp_path, sample, tensorboard=True, verbose=0)
+    assert list((run.path / "tensorboard").rglob("events.out.tfevents.*"))
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_ctrl_c_on_the_command_line_ends_with_a_run_and_status_130(tmp_path):
     process = subprocess.Popen(
