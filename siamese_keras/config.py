@@ -72,7 +72,7 @@ class Config:
     # Optimisation.
     epochs: int = _knob(5, "passes over the training images", at_least=1)
     optimizer: str = _knob("adam", "optimizer", choices=("adam", "rmsprop"))
-    learning_rate: float = _knob(1e-2, "learning rate, the peak of it in a one-cycle", above=0)
+    learning_rate: float = _knob(1.5e-2, "learning rate, the peak of it in a one-cycle", above=0)
     schedule: str = _knob(
         "one-cycle", "course of the learning rate", choices=("constant", "one-cycle")
     )

@@ -10,7 +10,6 @@ pairs are read here and nowhere else.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,57 +17,25 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from sklearn.manifold import TSNE
 
-from siamese_keras import metrics, plots
+from siamese_keras import metrics
 from siamese_keras.classifier import Classifier, fit_classifier
 from siamese_keras.command_line import run_program
+from siamese_keras.controls import CONTROLS
 from siamese_keras.data import Dataset, Split, load_dataset, split_unseen
+from siamese_keras.figures import report_figures
 from siamese_keras.model import build_base_model
-from siamese_keras.pairs import Pairs, evaluation_pairs, hard_pairs
+from siamese_keras.pairs import Pairs, evaluation_pairs, hard_pairs, threshold_pairs
 from siamese_keras.runs import Run, embed, replacing, write_json
 
-_VALIDATION_DRAWS = 10
-_MAP_IMAGES = 1000
 Embed = Callable[[np.ndarray], np.ndarray]
-
-
-def validation_pairs(validation: Split, *, seed: int) -> Pairs:
-    """Draw the pairs that threshold and scale are fitted on: half same, half different."""
-    draws = [
-        evaluation_pairs("balanced", validation.labels, seed=seed + draw)
-        for draw in range(_VALIDATION_DRAWS)
-    ]
-    fields = [field.name for field in dataclasses.fields(Pairs)]
-    return Pairs(*(np.concatenate([getattr(d, name) for d in draws]) for name in fields))
 
 
 def fit_run_classifier(embedder: Embed, validation: Split, *, seed: int) -> Classifier:
     """Fit threshold and scale of the distance of `embedder`'s embeddings on validation pairs."""
-    pairs = validation_pairs(validation, seed=seed)
+    pairs = threshold_pairs(validation.labels, seed=seed)
     distance = metrics.pair_distances(embedder(validation.images), pairs)
     return fit_classifier(pairs.different, distance)
-
-
-def class_error_rates(
-    pairs: Pairs, labels: np.ndarray, wrong: np.ndarray, num_classes: int
-) -> np.ndarray:
-    """Return the share of pairs decided wrongly for every two classes.
-
-    Args:
-        pairs: The pairs.
-        labels: int, the images' classes.
-        wrong: bool `[n]`, one for each pair.
-        num_classes: Number of classes k.
-
-    Returns:
-        float `[k, k]`, symmetric; NaN where there are no pairs.
-    """
-    counts, errors = np.zeros((2, num_classes, num_classes))
-    for a, b in ((pairs.left, pairs.right), (pairs.right, pairs.left)):
-        np.add.at(counts, (labels[a], labels[b]), 1)
-        np.add.at(errors, (labels[a], labels[b]), wrong)
-    return np.divide(errors, counts, out=np.full_like(counts, np.nan), where=counts > 0)
 
 
 def evaluate(run: Run, dataset: Dataset) -> dict[str, Any]:
@@ -125,20 +92,11 @@ def evaluate(run: Run, dataset: Dataset) -> dict[str, Any]:
     }
     if unseen is not None:
         report["unseen"] = _unseen(embedder, unseen, run.classifier, seed=seed)
-    report["controls"] = controls(run, dataset, unseen)
+    report["controls"] = score_controls(run, dataset, unseen)
     report["training"] = run.training
     write_json(run.path / "metrics.json", report)
 
-    figures = {
-        "roc-and-det": plots.plot_roc_and_det(pairs.different < 0.5, distance),
-        "distances": plots.plot_distances(pairs.different, distance, run.classifier),
-        "reliability": plots.plot_reliability(
-            pairs.different < 0.5, run.classifier.similarity(distance), report["test"]["ece"]
-        ),
-        "class-errors": _class_errors_figure(run, dataset, embedded["test"]),
-        "embedding": _embedding_figure(embedded["test"], test, dataset.class_names, seed=seed),
-        **_pair_figures(run, dataset, pairs, distance),
-    }
+    figures = report_figures(run, dataset, pairs, distance, embedded["test"])
     folder = run.path / "figures"
     folder.mkdir(exist_ok=True)
     for name, figure in figures.items():
@@ -152,20 +110,18 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(temporary)
 
 
-def controls(run: Run, dataset: Dataset, unseen: Split | None) -> dict[str, Any]:
+def score_controls(run: Run, dataset: Dataset, unseen: Split | None) -> dict[str, Any]:
     """Score representations that were never trained: what a network has to beat.
 
     Returns:
-        For each of `raw_pixels`, `unit_pixels`, `unit_blocks`, `silhouette_blocks` and
-        `untrained_base`: `"test"`, `"retrieval"` and, with unseen classes, `"unseen"`, as
-        `evaluate` gives them, the threshold fitted on the same validation pairs.
+        For each of `controls.CONTROLS` and `untrained_base`: `"test"`, `"retrieval"` and, with
+        unseen classes, `"unseen"`, as `evaluate` gives them, the threshold fitted on the same
+        validation pairs. `"retrieval"` lacks `knn_accuracy`, whose gallery of all train images
+        would take longer than all the rest of the report.
     """
     untrained = build_base_model(dataset.image_shape, **run.config.base_model_options())
     embedders: dict[str, Embed] = {
-        "raw_pixels": lambda images: _flat(images / np.float32(255)),
-        "unit_pixels": lambda images: _unit(_flat(images / np.float32(255))),
-        "unit_blocks": lambda images: _unit(_block_means(images / np.float32(255))),
-        "silhouette_blocks": lambda images: _block_means((images > 0.05 * 255).astype(np.float32)),
+        **CONTROLS,
         "untrained_base": lambda images: embed(untrained, images),
     }
     seed, test = run.config.seed, dataset.test
@@ -182,22 +138,6 @@ def controls(run: Run, dataset: Dataset, unseen: Split | None) -> dict[str, Any]
         if unseen is not None:
             report[name]["unseen"] = _unseen(embedder, unseen, classifier, seed=seed)
     return report
-
-
-def _flat(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
-
-
-def _block_means(images: np.ndarray) -> np.ndarray:
-    n, height, width, channels = images.shape
-    rows, columns = max(height // 4, 1), max(width // 4, 1)
-    size = (min(height, 4), min(width, 4))
-    cropped = images[:, : rows * size[0], : columns * size[1]]
-    return _flat(cropped.reshape(n, rows, size[0], columns, size[1], channels).mean(axis=(2, 4)))
 
 
 def _unseen(embedder: Embed, unseen: Split, classifier: Classifier, *, seed: int) -> dict[str, Any]:
@@ -222,9 +162,9 @@ def _one_shot(embedded: np.ndarray, labels: np.ndarray, *, seed: int) -> dict[st
 
 def _confusable(run: Run, validation: Split, embedded: np.ndarray) -> np.ndarray:
     """Return for each class the one whose pairs with it are most often taken for same."""
-    pairs = validation_pairs(validation, seed=run.config.seed)
+    pairs = threshold_pairs(validation.labels, seed=run.config.seed)
     accepted = run.classifier.same(metrics.pair_distances(embedded, pairs))
-    rates = class_error_rates(pairs, validation.labels, accepted, len(run.class_names))
+    rates = metrics.class_error_rates(pairs, validation.labels, accepted, len(run.class_names))
     np.fill_diagonal(rates, np.nan)
     return np.nan_to_num(rates, nan=-1.0).argmax(axis=1)
 
@@ -233,62 +173,6 @@ def _also_in(images: np.ndarray, *others: np.ndarray) -> np.ndarray:
     """Say for each image whether the very same one is among `others`: bool `[n]`."""
     known = {image.tobytes() for other in others for image in other}
     return np.array([image.tobytes() in known for image in images])
-
-
-def _class_errors_figure(run: Run, dataset: Dataset, embedded: np.ndarray) -> Figure:
-    labels = dataset.test.labels
-    pairs = validation_pairs(dataset.test, seed=run.config.seed)  # many, for every two classes
-    same = run.classifier.same(metrics.pair_distances(embedded, pairs))
-    wrong = same != (pairs.different < 0.5)
-    rates = class_error_rates(pairs, labels, wrong, len(dataset.class_names))
-    present = np.unique(labels)
-    names = [dataset.class_names[label] for label in present]
-    return plots.plot_class_errors(rates[np.ix_(present, present)], names)
-
-
-def _embedding_figure(
-    embedded: np.ndarray, test: Split, class_names: tuple[str, ...], *, seed: int
-) -> Figure:
-    rng = np.random.default_rng(seed)
-    chosen = rng.permutation(len(embedded))[:_MAP_IMAGES]
-    perplexity = min(30.0, (len(chosen) - 1) / 3)
-    points = TSNE(perplexity=perplexity, random_state=seed).fit_transform(embedded[chosen])
-    return plots.plot_embedding(points, test.labels[chosen], class_names)
-
-
-def _pair_figures(
-    run: Run, dataset: Dataset, pairs: Pairs, distance: np.ndarray
-) -> dict[str, Figure]:
-    """Draw pairs at random, and those whose wrong decision was the surest."""
-    same = pairs.different < 0.5
-    wrong = run.classifier.same(distance) != same
-    sureness = np.where(wrong, np.abs(distance - run.classifier.threshold), -1)
-    worst = np.argsort(-sureness)[: min(16, wrong.sum())]
-    sample = np.random.default_rng(run.config.seed).permutation(len(pairs))[:16]
-    figures = {}
-    for name, chosen, title in (
-        (
-            "test-pairs",
-            sample,
-            "Test pairs drawn at random: green is a right decision, red a wrong one",
-        ),
-        ("worst-mistakes", worst, "The surest wrong decisions on test pairs"),
-    ):
-        if len(chosen):
-            left, right = pairs.left[chosen], pairs.right[chosen]
-            labels = dataset.test.labels
-            figures[name] = plots.plot_pairs(
-                dataset.test.images[left],
-                dataset.test.images[right],
-                [
-                    (dataset.class_names[labels[a]], dataset.class_names[labels[b]])
-                    for a, b in zip(left, right, strict=True)
-                ],
-                distance[chosen],
-                run.classifier,
-                title=title,
-            )
-    return figures
 
 
 def table(report: dict[str, Any]) -> str:

@@ -138,6 +138,27 @@ def accuracy_interval(
     return [float(q) for q in np.quantile(accuracies, [0.025, 0.975])]
 
 
+def class_error_rates(
+    pairs: Pairs, labels: np.ndarray, wrong: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """Return the share of pairs decided wrongly for every two classes.
+
+    Args:
+        pairs: The pairs.
+        labels: int, the images' classes.
+        wrong: bool `[n]`, one for each pair.
+        num_classes: Number of classes k.
+
+    Returns:
+        float `[k, k]`, symmetric; NaN where there are no pairs.
+    """
+    counts, errors = np.zeros((2, num_classes, num_classes))
+    for a, b in ((pairs.left, pairs.right), (pairs.right, pairs.left)):
+        np.add.at(counts, (labels[a], labels[b]), 1)
+        np.add.at(errors, (labels[a], labels[b]), wrong)
+    return np.divide(errors, counts, out=np.full_like(counts, np.nan), where=counts > 0)
+
+
 def retrieval(embeddings: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Judge the ranking of all other images by their distance to each image.
 

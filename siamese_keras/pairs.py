@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
+_THRESHOLD_DRAWS = 10
+
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
@@ -168,6 +170,17 @@ def evaluation_pairs(
 ) -> Pairs:
     """Draw a fixed list of `"random"`, `"balanced"` or `"lab"` pairs: `seed` decides it."""
     return _DRAW[kind](labels, _rng(seed, 0), class_names)
+
+
+def threshold_pairs(labels: np.ndarray, *, seed: int) -> Pairs:
+    """Draw the pairs of validation images that threshold and scale are fitted on.
+
+    Returns:
+        Half same and half different, ten times as many pairs as images: every two classes occur.
+    """
+    draws = [balanced_pairs(labels, _rng(seed, draw)) for draw in range(_THRESHOLD_DRAWS)]
+    fields = [field.name for field in dataclasses.fields(Pairs)]
+    return Pairs(*(np.concatenate([getattr(draw, name) for draw in draws]) for name in fields))
 
 
 def _epoch_indices(

@@ -7,10 +7,11 @@ from conftest import TINY
 from matplotlib.image import imread
 from sklearn.metrics import roc_auc_score
 
+from siamese_keras import controls
 from siamese_keras import evaluate as evaluation
 from siamese_keras.data import Dataset, Split
 from siamese_keras.evaluate import evaluate, table
-from siamese_keras.pairs import Pairs, evaluation_pairs
+from siamese_keras.pairs import evaluation_pairs
 from siamese_keras.runs import Run, embed
 from siamese_keras.train import train
 
@@ -101,24 +102,6 @@ def test_confusable_classes_come_from_validation_pairs(tiny_run, sample):
     assert (rivals != np.arange(10)).all()
 
 
-def test_class_error_rates_equal_a_plain_loop(rng):
-    labels = rng.integers(0, 3, 20)
-    pairs = Pairs(rng.integers(0, 20, 50), rng.integers(0, 20, 50), np.zeros(50))
-    wrong = rng.random(50) < 0.4
-    found = evaluation.class_error_rates(pairs, labels, wrong, 4)
-    for a in range(4):
-        for b in range(4):
-            hits = [
-                w
-                for i, j, w in zip(pairs.left, pairs.right, wrong, strict=True)
-                if {labels[i], labels[j]} == {a, b}
-            ]
-            if hits:
-                assert found[a, b] == pytest.approx(np.mean(hits))
-            else:
-                assert np.isnan(found[a, b])
-
-
 def test_unseen_classes_are_trained_without_and_reported(unseen_run, sample):
     report = evaluate(unseen_run, sample)
     assert set(report["unseen"]) == VERIFICATION | {"recall_at_1", "recall_at_5", "map_at_r"}
@@ -134,10 +117,18 @@ def test_controls_by_hand():
     images = np.zeros((1, 8, 12, 1), np.uint8)
     images[0, :4, :4] = 255
     images[0, 4, 0] = 12  # below 0.05 * 255 = 12.75
-    means = evaluation._block_means((images > 0.05 * 255).astype(np.float32))
-    np.testing.assert_array_equal(means, [[1, 0, 0, 0, 0, 0]])
-    np.testing.assert_allclose(evaluation._unit(np.array([[3.0, 4.0]])), [[0.6, 0.8]])
-    assert evaluation._block_means(np.ones((2, 3, 30, 3), np.float32)).shape == (2, 21)
+    images[0, 7, 11] = 13  # above
+    np.testing.assert_allclose(controls.silhouette_blocks(images), [[1, 0, 0, 0, 0, 1 / 16]])
+    pixels = controls.raw_pixels(images)
+    assert pixels.shape == (1, 96)
+    assert pixels[0, 0] == 1
+    np.testing.assert_allclose(controls.unit_pixels(images)[0, 0], 1 / np.linalg.norm(pixels))
+    blocks = np.array([1, 0, 0, 12 / 255 / 16, 0, 13 / 255 / 16])
+    np.testing.assert_allclose(
+        controls.unit_blocks(images)[0], blocks / np.linalg.norm(blocks), rtol=1e-5
+    )
+    # Neither smaller than a block nor a multiple of it; three channels.
+    assert controls.silhouette_blocks(np.ones((2, 3, 30, 3), np.uint8)).shape == (2, 21)
 
 
 def test_figures_are_pictures(scored, tiny_run):

@@ -172,3 +172,21 @@ def test_classifier_recovers_the_logistic_curve_that_made_the_data(rng):
 def test_a_model_that_learnt_the_reverse_has_no_threshold():
     with pytest.raises(ValueError, match="no further apart"):
         fit_classifier(np.array([0, 0, 1, 1]), np.array([2.0, 1.5, 0.5, 1.0]))
+
+
+def test_class_error_rates_equal_a_plain_loop(rng):
+    labels = rng.integers(0, 3, 20)
+    pairs = Pairs(rng.integers(0, 20, 50), rng.integers(0, 20, 50), np.zeros(50))
+    wrong = rng.random(50) < 0.4
+    found = metrics.class_error_rates(pairs, labels, wrong, 4)
+    for a in range(4):
+        for b in range(4):
+            hits = [
+                w
+                for i, j, w in zip(pairs.left, pairs.right, wrong, strict=True)
+                if {labels[i], labels[j]} == {a, b}
+            ]
+            if hits:
+                assert found[a, b] == pytest.approx(np.mean(hits))
+            else:
+                assert np.isnan(found[a, b])

@@ -1,0 +1,58 @@
+"""README is executable: its Python runs, its commands parse, its pictures and figures are there."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+
+from siamese_keras import config, data
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_python_blocks_run_in_order(sample, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data, "load_dataset", lambda name: sample)
+    monkeypatch.setattr(config, "PRESETS", {"fast": TINY})
+    names = {}
+    assert len(blocks("python")) >= 2
+    for block in blocks("python"):
+        exec(block, names)
+    assert names["embeddings"].shape == (200, TINY.embedding_dim)
+    assert ((names["similarity"] > 0) & (names["similarity"] < 1)).all()
+
+
+def commands():
+    for block in blocks("sh"):
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:2] == ["python", "-m"] and words[2].startswith("siamese_keras"):
+                yield words[2], words[3:]
+
+
+@pytest.mark.parametrize(("module", "arguments"), list(commands()))
+def test_commands_name_programs_and_options_that_exist(module, arguments, monkeypatch, capsys):
+    program = __import__(module, fromlist=["main"])
+    monkeypatch.setattr(program, "run_program", lambda program: 0)  # parse, and stop there
+    assert program.main(arguments) == 0, capsys.readouterr().err
+
+
+def test_pictures_and_files_that_it_names_are_there():
+    for target in re.findall(r"\]\(([^):#]+)\)", README):
+        assert (ROOT / target).is_file(), target
+
+
+def test_results_are_those_of_the_committed_files():
+    path = ROOT / "benchmarks" / "results.py"
+    spec = importlib.util.spec_from_file_location("results", path)
+    results = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(results)
+    assert results.updated(README) == README, "run `python benchmarks/results.py`"
