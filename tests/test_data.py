@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from siamese_keras import data
-from siamese_keras.data import DataError, load_dataset, read_idx, split_unseen
+from siamese_keras import data, tfds_source
+from siamese_keras.data import load_dataset, split_unseen
+from siamese_keras.errors import DataError
+from siamese_keras.idx import IDX_FILES, idx_path, read_idx
 
 SAMPLE = Path(__file__).parent / "data" / "fashion-mnist-sample"
 # Debian strips the gzip header's name and time; TFDS verifies the compressed bytes.
@@ -175,7 +177,7 @@ def test_without_network_and_data_it_fails_soon_and_names_the_ways_out(tmp_path)
         "from siamese_keras import data\n"
         "folders = data._idx_folders\n"
         "data._idx_folders = lambda: [f for f in folders() if not str(f).startswith('/usr')]\n"
-        "try:\n    data.load_dataset()\nexcept data.DataError as error:\n    print(error)\n"
+        "try:\n    data.load_dataset()\nexcept ValueError as error:\n    print(error)\n"
     )
     started = time.monotonic()
     done = subprocess.run(
@@ -189,16 +191,18 @@ def test_without_network_and_data_it_fails_soon_and_names_the_ways_out(tmp_path)
 
 
 def test_a_host_that_does_not_answer_is_given_up_in_time(monkeypatch):
-    monkeypatch.setattr(data, "_PROBE_SECONDS", 0.3)
-    monkeypatch.setattr(data.urllib.request, "urlopen", lambda *a, **k: time.sleep(2))
+    monkeypatch.setattr(tfds_source, "_PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(tfds_source.urllib.request, "urlopen", lambda *a, **k: time.sleep(2))
     started = time.monotonic()
-    assert data._unreachable(["http://silent.example/file"]) == "silent.example does not answer"
+    assert (
+        tfds_source._unreachable(["http://silent.example/file"]) == "silent.example does not answer"
+    )
     assert time.monotonic() - started < 1.5
 
 
 def test_a_damaged_copy_in_a_usual_place_is_passed_over(empty_machine, folder, monkeypatch, caplog):
     monkeypatch.setattr(data, "_idx_folders", lambda: [folder])
-    monkeypatch.setattr(data, "_unreachable", lambda urls: "the network is down")
+    monkeypatch.setattr(tfds_source, "_unreachable", lambda urls: "the network is down")
     with pytest.raises(DataError, match="is not on this machine and the network is down"):
         load_dataset("fashion_mnist")
     assert "is not the published file" in caplog.text
@@ -218,8 +222,8 @@ def test_tfds_prepares_and_loads_the_same_images_offline(fashion_mnist_folder, e
 
     archives = empty_machine / "archives"
     archives.mkdir()
-    for name in data._IDX_FILES:
-        source = data._idx_path(fashion_mnist_folder, name)
+    for name in IDX_FILES:
+        source = idx_path(fashion_mnist_folder, name)
         if source is None:
             pytest.skip("Fashion-MNIST is here as TFDS prepared it, which is what this test shows")
         if source.suffix == ".gz":
@@ -233,6 +237,7 @@ def test_tfds_prepares_and_loads_the_same_images_offline(fashion_mnist_folder, e
     )
     from_tfds = load_dataset("fashion_mnist", empty_machine / "tfds")
     direct = load_dataset("fashion_mnist", fashion_mnist_folder)
+    assert from_tfds.class_names == direct.class_names
     for split in ("train", "validation", "test"):
         # TFDS shuffles: the same images, not the same order.
         ours, theirs = (

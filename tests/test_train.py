@@ -14,7 +14,8 @@ from conftest import SAMPLE, TINY
 
 from siamese_keras import train as training
 from siamese_keras.config import PRESETS
-from siamese_keras.data import DataError, Dataset, Split
+from siamese_keras.data import Dataset, Split
+from siamese_keras.errors import DataError
 from siamese_keras.evaluate import load_run_dataset
 from siamese_keras.runs import Run, embed, replacing
 from siamese_keras.train import main, read_history, summarise, train
