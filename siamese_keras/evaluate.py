@@ -2,9 +2,9 @@
 
     python -m siamese_keras.evaluate RUN [--data-dir FOLDER]
 
-Writes `metrics.json` and `figures/` into the run and prints a table. Each image is embedded once;
-pairs are scored by gathering embeddings. Threshold and scale come from validation pairs; test
-pairs are read here and nowhere else.
+Writes `metrics.json`, `embeddings.npz` and `figures/` into the run and prints a table. Each image
+is embedded once; pairs are scored by gathering embeddings. Threshold and scale come from validation
+pairs; test pairs are read here and nowhere else.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ def fit_run_classifier(embedder: Embed, validation: Split, *, seed: int) -> Clas
 
 
 def evaluate(run: Run, dataset: Dataset) -> dict[str, Any]:
-    """Score `run` on `dataset` and write `metrics.json` and `figures/` into the run.
+    """Score `run` on `dataset` and write `metrics.json`, `embeddings.npz` and `figures/` into it.
+
+    `embeddings.npz` holds the embeddings and labels of the validation and test images and, with
+    unseen classes, of theirs: `test` beside `test_labels`, and so on.
 
     Args:
         run: A run, trained on this dataset.
@@ -95,6 +98,13 @@ def evaluate(run: Run, dataset: Dataset) -> dict[str, Any]:
     report["controls"] = score_controls(run, dataset, unseen)
     report["training"] = run.training
     write_json(run.path / "metrics.json", report)
+    splits = {"validation": dataset.validation, "test": test}
+    if unseen is not None:
+        splits["unseen"], embedded["unseen"] = unseen, embedder(unseen.images)
+    arrays: dict[str, Any] = {name: embedded[name] for name in splits}
+    arrays |= {f"{name}_labels": split.labels for name, split in splits.items()}
+    with replacing(run.path / "embeddings.npz") as temporary:
+        np.savez(temporary, **arrays)
 
     figures = report_figures(run, dataset, pairs, distance, embedded["test"])
     folder = run.path / "figures"

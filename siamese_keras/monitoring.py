@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+import types
 import warnings
 from typing import Any
 
@@ -109,3 +112,43 @@ class TrainingWarnings(keras.callbacks.Callback):
     def _warn(self, message: str) -> None:
         warnings.warn(message, stacklevel=2)
         self.warned = True
+
+
+class StopOnInterrupt(keras.callbacks.Callback):
+    """Let the first Ctrl-C end `fit` after the batch at hand; the second one acts as ever.
+
+    A context manager around `fit`. An exception in the midst of it could be raised, and lost, in
+    any code of Keras; a flag is looked at where it is safe to stop. What came of the epoch so far
+    is validated as a whole epoch is. Outside the main thread, which alone may handle signals,
+    nothing changes.
+
+    Attributes:
+        interrupted: Whether there was a Ctrl-C.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.interrupted = False
+        self._previous: Any = None
+
+    def __enter__(self) -> StopOnInterrupt:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Ask `fit` to stop."""
+        if self.interrupted:
+            self.model.stop_training = True
+
+    def _handle(self, number: int, frame: types.FrameType | None) -> None:
+        self.interrupted = True
+        self._restore()
+
+    def _restore(self) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+            self._previous = None

@@ -35,7 +35,7 @@ from siamese_keras.evaluate import (
 from siamese_keras.export import export
 from siamese_keras.losses import ContrastiveLoss
 from siamese_keras.model import build_base_model, build_outer_model
-from siamese_keras.monitoring import TrainingWarnings, pair_metrics
+from siamese_keras.monitoring import StopOnInterrupt, TrainingWarnings, pair_metrics
 from siamese_keras.pairs import pair_pipeline, steps_per_epoch
 from siamese_keras.runs import Run, embed, write_json
 
@@ -51,7 +51,7 @@ def train(
     """Train as `config` says and write the run into `run_dir`.
 
     An interrupt (Ctrl-C) ends the fit, not the function: what was learnt is kept, and
-    `run.training["interrupted"]` says so.
+    `run.training["interrupted"]` says so. Its last epoch is then not a whole one.
 
     Args:
         config: The settings.
@@ -110,22 +110,17 @@ def train(
         )
         for split, epochs, offset in ((train_split, config.epochs, 0), (validation, 1, 1))
     ]
-    interrupted = False
     started = time.perf_counter()
-    try:
+    with StopOnInterrupt() as stop:
         fitted.fit(
             pipelines[0],
             epochs=config.epochs,
             steps_per_epoch=steps,
             validation_data=pipelines[1].cache(),
-            callbacks=callbacks,
+            callbacks=[*callbacks, stop],
             shuffle=False,  # the pipeline has done so
             verbose=verbose,
         )
-    except KeyboardInterrupt:
-        interrupted = True
-        if config.keep == "best" and best.best_weights is not None:
-            fitted.set_weights(best.best_weights)
     seconds = time.perf_counter() - started
     run = Run(
         run_dir,
@@ -136,7 +131,7 @@ def train(
         {
             "fit_seconds": round(seconds, 1),
             "epochs": len(read_history(run_dir / "history.csv").get("loss", ())),
-            "interrupted": interrupted,
+            "interrupted": stop.interrupted,
         },
     )
     run.save()
@@ -170,10 +165,19 @@ def train_and_evaluate(
     run_dir: Path,
     dataset: Dataset,
     *,
+    data_dir: Path | None = None,
     export_dir: Path | None = None,
     tensorboard: bool = False,
 ) -> dict[str, Any] | None:
     """Train, score, draw and, with `export_dir`, export; print what came of it.
+
+    Args:
+        config: As `train`.
+        run_dir: As `train`.
+        dataset: As `train`.
+        data_dir: Where the dataset came from, for the command that is named after an interrupt.
+        export_dir: Folder to export below, to `<export_dir>/<dataset>/<n>`.
+        tensorboard: As `train`.
 
     Returns:
         The report of `evaluate`, or None when the training was interrupted.
@@ -188,8 +192,9 @@ def train_and_evaluate(
     )
     if run.training["interrupted"]:
         print(
-            f"\ninterrupted after {run.training['epochs']} of {config.epochs} epochs; what was "
+            f"\ninterrupted in epoch {run.training['epochs']} of {config.epochs}; what was "
             f"learnt is kept in {run_dir}\nscore it: python -m siamese_keras.evaluate {run_dir}"
+            f"{'' if data_dir is None else f' --data-dir {data_dir}'}"
         )
         return None
     history = read_history(run_dir / "history.csv")
@@ -285,6 +290,7 @@ def main(argv: list[str] | None = None) -> int:
             config,
             run_dir,
             dataset,
+            data_dir=options.data_dir,
             export_dir=options.export_dir,
             tensorboard=options.tensorboard,
         )

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from conftest import TINY
 from matplotlib.image import imread
-from sklearn.metrics import roc_auc_score
 
 from siamese_keras import controls
 from siamese_keras import evaluate as evaluation
@@ -48,22 +47,78 @@ def test_report_has_every_key_and_is_the_file(scored, tiny_run):
     assert json.loads((tiny_run.path / "metrics.json").read_text()) == scored
 
 
-def test_report_agrees_with_the_saved_model(scored, tiny_run, sample):
-    """Load the run anew, let its outer model measure each pair, and compute by other means."""
-    run = Run.load(tiny_run.path)
-    pairs = evaluation_pairs("lab", sample.test.labels, seed=TINY.seed)
-    distance = run.outer.predict(
-        {"left": sample.test.images[pairs.left], "right": sample.test.images[pairs.right]},
-        verbose=0,
-    )
-    same = sample.test.labels[pairs.left] == sample.test.labels[pairs.right]
+def test_report_agrees_with_the_saved_embeddings(scored, tiny_run, sample):
+    """Every figure again, from the file beside the report, by other means."""
+    saved = np.load(tiny_run.path / "embeddings.npz")
+    x, labels = saved["test"].astype(float), saved["test_labels"]
+    np.testing.assert_array_equal(labels, sample.test.labels)
+    pairs = evaluation_pairs("lab", labels, seed=TINY.seed)
+    distance = np.sqrt(((x[pairs.left] - x[pairs.right]) ** 2).sum(axis=1))
+    same = labels[pairs.left] == labels[pairs.right]
     report = scored["test"]
-    assert report["num_pairs"] == len(distance) == 2 * 19 * 10
-    assert report["threshold"] == run.classifier.threshold
-    assert report["accuracy"] == pytest.approx(((distance <= report["threshold"]) == same).mean())
-    assert report["roc_auc"] == pytest.approx(roc_auc_score(~same, distance), abs=1e-6)
+    right = (distance <= report["threshold"]) == same
     similarity = 1 / (1 + np.exp(-report["scale"] * (report["threshold"] - distance)))
-    assert report["brier"] == pytest.approx(np.mean((similarity - same) ** 2), abs=1e-6)
+    cuts = np.unique(distance)
+    far = np.array([(distance[~same] <= cut).mean() for cut in cuts])
+    tar = np.array([(distance[same] <= cut).mean() for cut in cuts])
+    crossing = np.flatnonzero(far >= 1 - tar)[0]
+    fine = np.linspace(0, 1, 2001)
+    between_far = far[crossing - 1] + fine * (far[crossing] - far[crossing - 1])
+    between_tar = tar[crossing - 1] + fine * (tar[crossing] - tar[crossing - 1])
+    meeting = np.abs(between_far - (1 - between_tar)).argmin()
+    expected = {
+        "num_pairs": len(distance),
+        "accuracy": right.mean(),
+        "accuracy_at_0.5_distance": ((distance <= 0.5) == same).mean(),
+        "roc_auc": np.mean(
+            [
+                (a < distance[~same]).mean() + (a == distance[~same]).mean() / 2
+                for a in distance[same]
+            ]
+        ),
+        "average_precision": np.mean([same[distance <= a].mean() for a in distance[same]]),
+        "tar_at_far_1e-2": max(tar[far <= 1e-2], default=0),
+        "tar_at_far_1e-3": max(tar[far <= 1e-3], default=0),
+        "brier": ((similarity - same) ** 2).mean(),
+        "d_prime": (distance[~same].mean() - distance[same].mean())
+        / np.sqrt((distance[~same].var() + distance[same].var()) / 2),
+        "ece": sum(
+            abs((similarity - same)[bin_].sum())
+            for i in range(15)
+            for bin_ in [(similarity * 15 >= i) & (similarity * 15 < i + 1)]
+        )
+        / len(same),
+    }
+    assert {key: report[key] for key in expected} == pytest.approx(expected, abs=1e-6)
+    assert report["eer"] == pytest.approx(between_far[meeting], abs=1e-3)
+    low, high = report["accuracy_ci95"]
+    assert low < report["accuracy"] < high
+    distances = np.sqrt(((x[:, None] - x[None]) ** 2).sum(axis=2))
+    np.fill_diagonal(distances, np.inf)
+    nearest = labels[distances.argsort(axis=1)] == labels[:, None]
+    relevant = nearest[:, :19]
+    precision = relevant.cumsum(axis=1) / np.arange(1, 20)
+    assert scored["retrieval"] == pytest.approx(
+        {
+            "recall_at_1": nearest[:, 0].mean(),
+            "recall_at_5": nearest[:, :5].any(axis=1).mean(),
+            "map_at_r": ((precision * relevant).sum(axis=1) / 19).mean(),
+            "knn_accuracy": scored["retrieval"]["knn_accuracy"],  # see test_metrics
+        },
+        abs=1e-6,
+    )
+
+
+def test_saved_embeddings_and_classifier_are_those_of_the_saved_model(scored, tiny_run, sample):
+    run = Run.load(tiny_run.path)
+    saved = np.load(tiny_run.path / "embeddings.npz")
+    left, right = saved["test"][:40], saved["test"][40:80]
+    distance = run.outer.predict_on_batch(
+        {"left": sample.test.images[:40], "right": sample.test.images[40:80]}
+    )
+    np.testing.assert_allclose(np.linalg.norm(left - right, axis=1), distance, atol=1e-5)
+    assert scored["test"]["threshold"] == run.classifier.threshold
+    assert scored["test"]["scale"] == run.classifier.scale
 
 
 def test_threshold_and_scale_come_from_the_validation_images(tiny_run, sample):
@@ -111,6 +166,9 @@ def test_unseen_classes_are_trained_without_and_reported(unseen_run, sample):
     assert set(report["one_shot"]) == {"5_way", "5_way_ci95"}  # six classes make no 10-way trials
     assert all(set(c) == {"test", "retrieval", "unseen"} for c in report["controls"].values())
     assert "unseen classes" in table(report)
+    saved = np.load(unseen_run.path / "embeddings.npz")
+    assert set(saved["unseen_labels"]) == {3, 6, 7, 8}
+    assert not set(saved["test_labels"]) & {3, 6, 7, 8}
 
 
 def test_controls_by_hand():

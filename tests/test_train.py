@@ -107,21 +107,37 @@ def test_best_weights_are_those_of_the_best_validation_epoch(sample, tmp_path, m
     assert accuracy["best"][2] != pytest.approx(accuracy["last"][2], rel=1e-3)
 
 
-def test_an_interrupt_keeps_what_was_learnt(sample, tmp_path, monkeypatch, capsys):
-    class Interrupt(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            if self.model.optimizer.iterations == 8:  # in the second of epochs of 5 steps
-                raise KeyboardInterrupt
+class Interrupt(keras.callbacks.Callback):
+    """Press Ctrl-C in the second epoch, `times` times."""
 
-    monkeypatch.setattr(training, "TrainingWarnings", lambda margin: Interrupt())
-    report = training.train_and_evaluate(TINY, tmp_path / "run", sample)
+    def __init__(self, times):
+        super().__init__()
+        self.times = times
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.model.optimizer.iterations == 8:  # epochs have 5 steps
+            for _ in range(self.times):
+                signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_keeps_what_was_learnt(sample, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "TrainingWarnings", lambda margin: Interrupt(times=1))
+    report = training.train_and_evaluate(TINY, tmp_path / "run", sample, data_dir=SAMPLE)
     assert report is None
     run = Run.load(tmp_path / "run")
     assert run.training["interrupted"]
-    assert run.training["epochs"] == 1
+    assert run.training["epochs"] == 2
     out = capsys.readouterr().out
-    assert "interrupted after 1 of 3 epochs; what was learnt is kept in" in out
-    assert f"python -m siamese_keras.evaluate {run.path}" in out
+    assert "interrupted in epoch 2 of 3; what was learnt is kept in" in out
+    assert f"python -m siamese_keras.evaluate {run.path} --data-dir {SAMPLE}" in out
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_interrupt_ends_at_once(sample, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "TrainingWarnings", lambda margin: Interrupt(times=2))
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY, tmp_path / "run", sample, verbose=0)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_threshold_never_sees_test_pairs(sample, tiny_run, tmp_path):
