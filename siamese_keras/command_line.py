@@ -9,8 +9,6 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from siamese_keras.data import DataError
-
 
 def run_program(program: Callable[[], int | None]) -> int:
     """Call `program` and return its exit status.
@@ -24,7 +22,7 @@ def run_program(program: Callable[[], int | None]) -> int:
     warnings.showwarning = _show_warning
     try:
         return program() or 0
-    except (DataError, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:
         message = str(error)
     except tf.errors.OpError as error:  # TensorFlow's file system reports a full disk so
         message = error.message

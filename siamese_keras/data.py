@@ -58,7 +58,7 @@ _FASHION_MNIST_SHA256 = (
 _PROBE_SECONDS = 8
 
 
-class DataError(Exception):
+class DataError(ValueError):
     """The images cannot be had; the message names the file or place and the ways out."""
 
 
