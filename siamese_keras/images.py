@@ -28,9 +28,10 @@ def decode_image(content: tf.Tensor) -> tf.Tensor:
         tf.errors.InvalidArgumentError: When the bytes are neither format or are damaged, or their
             header states more than `MAX_PIXELS` pixels.
     """
-    # A PNG file begins with 8 fixed bytes, then the header chunk: length, type, width, height, ...
+    # A PNG file begins with 8 fixed bytes, then the header chunk: length and type in 4 bytes each,
+    # width and height in 4 each, the bits of a sample in one, four more, and a checksum.
     is_png = tf.strings.substr(content, 0, 8) == b"\x89PNG\r\n\x1a\n"
-    is_png &= tf.strings.length(content) >= 24
+    is_png &= tf.strings.length(content) >= 33
     is_jpeg = tf.strings.substr(content, 0, 3) == b"\xff\xd8\xff"
     content = _checked(content, is_png | is_jpeg, ["An image must be a PNG or JPEG file."])
     size = tf.cond(is_png, lambda: _png_size(content), lambda: _jpeg_size(content))
@@ -47,7 +48,20 @@ def decode_image(content: tf.Tensor) -> tf.Tensor:
             [colour, tf.fill(tf.concat([size, [1]], 0), tf.constant(255, tf.uint8))], 2
         )
 
-    return tf.cond(is_png, lambda: tf.io.decode_png(content, channels=4), decode_jpeg)
+    return tf.cond(is_png, lambda: _decode_png(content), decode_jpeg)
+
+
+def _decode_png(content: tf.Tensor) -> tf.Tensor:
+    image = tf.io.decode_png(content, channels=4)
+    # TensorFlow gives opaque images of less than 8 bits the alpha of their own scale: 1, 3 or 15.
+    bits = tf.io.decode_raw(tf.strings.substr(content, 24, 1), tf.uint8)[0]
+    opaque = tf.bitwise.left_shift(tf.constant(1, tf.uint8), bits) - 1
+
+    def rescaled() -> tf.Tensor:
+        colour, alpha = image[..., :3], image[..., 3:]
+        return tf.concat([colour, tf.where(alpha == opaque, tf.constant(255, tf.uint8), alpha)], 2)
+
+    return tf.cond(bits < 8, rescaled, lambda: image)
 
 
 def _checked(content: tf.Tensor, condition: tf.Tensor, message: list[Any]) -> tf.Tensor:

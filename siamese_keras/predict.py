@@ -58,7 +58,7 @@ def compare(ask: Ask, left: Path, right: Path, *, invert: bool = False) -> dict[
         answer = ask("compare_bytes", files)
     except RefusedError as error:
         raise RefusedError(f"`{left}`, `{right}`: {error}") from None
-    return {name: _only(answer, name).item() for name in ("distance", "similarity", "same")}
+    return {name: _only(answer, name, rank=1).item() for name in ("distance", "similarity", "same")}
 
 
 def nearest(
@@ -103,7 +103,7 @@ def nearest(
 def _embed(ask: Ask, path: Path, invert: bool) -> np.ndarray:
     content = _read(path, invert)
     try:
-        return _only(ask("embed_bytes", {"images": [content]}), "embedding")
+        return _only(ask("embed_bytes", {"images": [content]}), "embedding", rank=2)
     except RefusedError as error:
         raise RefusedError(f"`{path}`: {error}") from None
 
@@ -118,11 +118,12 @@ def _read(path: Path, invert: bool) -> bytes:
         raise RefusedError(f"`{path}`: {plain_reason(error.message)}") from None
 
 
-def _only(answer: dict[str, np.ndarray], name: str) -> np.ndarray:
-    """Return the one row of an output."""
-    if name not in answer or len(np.atleast_1d(answer[name])) != 1:
+def _only(answer: dict[str, np.ndarray], name: str, *, rank: int) -> np.ndarray:
+    """Return the one row of an output of numbers, `[1]` or `[1, d]` by its rank."""
+    values = answer.get(name, np.empty(0))
+    if values.ndim != rank or len(values) != 1 or values.dtype.kind not in "bif":
         raise ModelError("The model that was asked is not an export of this package.")
-    return answer[name][0]
+    return values[0]
 
 
 def main(argv: list[str] | None = None) -> int:
