@@ -1,12 +1,16 @@
 """A small real sample of Fashion-MNIST, and a tiny run trained on it once for the whole session."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from c_api import CApiModel
+from loopback import LoopbackServer
 
 from siamese_keras.config import Config
 from siamese_keras.data import Dataset, load_dataset
+from siamese_keras.export import export
 from siamese_keras.runs import Run
 from siamese_keras.train import train
 
@@ -31,3 +35,24 @@ def tiny_run(sample: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def exported(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run as an exported version, `.../tiny/1`."""
+    return export(tiny_run, tmp_path_factory.mktemp("saved_models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def c_api_model(exported: Path) -> Iterator[CApiModel]:
+    """The exported version in the C++ loader."""
+    model = CApiModel(exported)
+    yield model
+    model.close()
+
+
+@pytest.fixture(scope="session")
+def server(c_api_model: CApiModel) -> Iterator[LoopbackServer]:
+    """A server of the C++ loader's answers under the name fashion_mnist, over gRPC and REST."""
+    with LoopbackServer(c_api_model, "fashion_mnist") as running:
+        yield running

@@ -1,0 +1,21 @@
+"""PNG files that no image library would write."""
+
+import struct
+import zlib
+
+
+def png_bomb(width: int, height: int, *, rows: int) -> bytes:
+    """Make a PNG file of black bits whose header states `width` x `height`, with data for `rows`.
+
+    Zeros compress 1 to 1000: 20,000 x 20,000 pixels are 50 kB, and 1.6 GB once decoded to RGBA.
+    """
+    data = zlib.compress(bytes(rows * (1 + min(width, 20_000) // 8)))
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+        for kind, content in chunks
+    )
