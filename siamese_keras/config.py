@@ -35,13 +35,16 @@ class Config:
 
     # Where the images come from.
     dataset: str = _knob(
-        "fashion_mnist", "fashion_mnist, 'idx' for a folder of IDX files, or any TFDS image dataset"
+        "fashion_mnist",
+        "fashion_mnist, 'folder' (of images by class), 'idx' (IDX files), or a TFDS dataset",
     )
     validation_size: int = _knob(5000, "images cut off train to fit the threshold", at_least=2)
     unseen_classes: tuple[str, ...] = _knob(
         (), "classes, by name or number, to train without and to report on as unseen"
     )
-    image_size: int = _knob(0, "resize to this height and width; 0 keeps the size", at_least=0)
+    image_size: int = _knob(
+        0, "resize to this height and width; 0 keeps the size; needed for folder", at_least=0
+    )
 
     # How images become pairs.
     pairs: str = _knob(

@@ -19,6 +19,7 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from siamese_keras.errors import DataError
+from siamese_keras.folder_source import load_image_folder
 from siamese_keras.idx import FASHION_MNIST_SHA256, IDX_FILES, has_idx_files, read_idx_folder
 from siamese_keras.tfds_source import NotPreparedError, load_tfds
 
@@ -82,8 +83,9 @@ def load_dataset(
     """Load a dataset of classified images into memory.
 
     Args:
-        name: `"fashion_mnist"`; `"idx"` for the IDX files in `data_dir`, whatever they hold; or
-            the name of any image-classification dataset of TFDS.
+        name: `"fashion_mnist"`; `"idx"` for the IDX files in `data_dir`, whatever they hold;
+            `"folder"` for PNG and JPEG files in a subfolder of `data_dir` for each class; or the
+            name of any image-classification dataset of TFDS.
         data_dir: Folder to look in, and nowhere else: one with the four IDX files, gzipped or
             not, or a TFDS data folder.
         validation_size: Number of images to cut off train, class by class alike.
@@ -97,11 +99,15 @@ def load_dataset(
         DataError: When the images cannot be found, read, verified or downloaded.
         ValueError: When `validation_size` does not fit the dataset.
     """
-    *arrays, class_names = _find(name, None if data_dir is None else Path(data_dir))
+    folder = None if data_dir is None else Path(data_dir).expanduser()
+    if name == "folder":
+        *arrays, class_names = load_image_folder(_existing(folder, name), image_size, seed=seed)
+    else:
+        *arrays, class_names = _find(name, folder)
     train, test = (Split(images, labels) for images, labels in arrays)
     if name == "fashion_mnist":
         class_names = FASHION_MNIST_CLASSES
-    if image_size:
+    if image_size and name != "folder":
         train, test = (_resized(split, image_size) for split in (train, test))
     classes = len(np.unique(train.labels))
     if not classes <= validation_size <= len(train.labels) - classes:
@@ -128,9 +134,7 @@ _Arrays = tuple[np.ndarray, np.ndarray]
 def _find(name: str, data_dir: Path | None) -> tuple[_Arrays, _Arrays, tuple[str, ...]]:
     """Return (images, labels) of train and test, and class names, from the first place found."""
     if data_dir is not None:
-        data_dir = data_dir.expanduser()
-        if not data_dir.is_dir():
-            raise DataError(f"The data folder `{data_dir}` is not a folder.")
+        _existing(data_dir, name)
         if name in ("idx", "fashion_mnist") and has_idx_files(data_dir):
             return read_idx_folder(data_dir, FASHION_MNIST_SHA256 if name != "idx" else (None,) * 4)
         if name == "idx" or not (data_dir / name).is_dir():
@@ -141,7 +145,7 @@ def _find(name: str, data_dir: Path | None) -> tuple[_Arrays, _Arrays, tuple[str
             )
         return load_tfds(name, data_dir)
     if name == "idx":
-        raise DataError("Dataset 'idx' needs the folder of its IDX files: name it by `data_dir`.")
+        return _find(name, _existing(data_dir, name))
     prepared = _tfds_folder()
     if (prepared / name).is_dir():
         with contextlib.suppress(NotPreparedError):
@@ -153,6 +157,14 @@ def _find(name: str, data_dir: Path | None) -> tuple[_Arrays, _Arrays, tuple[str
             except DataError as error:
                 _log.warning("Left out: %s", error)
     return load_tfds(name, prepared)
+
+
+def _existing(data_dir: Path | None, name: str) -> Path:
+    if data_dir is None:
+        raise DataError(f"Dataset {name!r} needs the folder of its files: name it by --data-dir.")
+    if not data_dir.is_dir():
+        raise DataError(f"The data folder `{data_dir}` is not a folder.")
+    return data_dir
 
 
 def find_local() -> Path | None:

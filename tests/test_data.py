@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from siamese_keras import data, tfds_source
 from siamese_keras.data import load_dataset, split_unseen
@@ -149,7 +150,7 @@ def test_a_folder_without_the_files_is_named_with_what_it_holds(tmp_path):
         load_dataset("fashion_mnist", tmp_path)
     with pytest.raises(DataError, match="is not a folder"):
         load_dataset("fashion_mnist", tmp_path / "missing")
-    with pytest.raises(DataError, match="name it by `data_dir`"):
+    with pytest.raises(DataError, match="name it by --data-dir"):
         load_dataset("idx")
 
 
@@ -247,6 +248,67 @@ def test_tfds_prepares_and_loads_the_same_images_offline(fashion_mnist_folder, e
         if split == "test":
             assert ours == theirs
         assert len(ours) == len(theirs)
+
+
+@pytest.fixture
+def photos(tmp_path, sample):
+    """A folder of 12 images of each of three classes, as PNG and JPEG, grey and in colour."""
+    for label, name in enumerate(("boot", "bag", "coat")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        chosen = sample.train.images[sample.train.labels == label][:12]
+        for i, image in enumerate(chosen):
+            path = tmp_path / "photos" / name / f"{i:02d}"
+            if i % 2:
+                path.with_suffix(".png").write_bytes(tf.io.encode_png(image).numpy())
+            else:
+                colour = np.repeat(image, 3, axis=2)
+                path.with_suffix(".JPG").write_bytes(tf.io.encode_jpeg(colour, quality=99).numpy())
+    return tmp_path / "photos"
+
+
+def test_a_folder_of_images_is_read_by_class(photos, sample):
+    dataset = load_dataset("folder", photos, validation_size=6, image_size=28)
+    assert dataset.class_names == ("bag", "boot", "coat")  # in the order of their names
+    assert [len(s.labels) for s in (dataset.train, dataset.validation, dataset.test)] == [24, 6, 6]
+    np.testing.assert_array_equal(np.bincount(dataset.test.labels), [2, 2, 2])
+    assert dataset.image_shape == (28, 28, 3)
+    boots = np.concatenate(
+        [s.images[s.labels == 1] for s in (dataset.train, dataset.validation, dataset.test)]
+    )
+    originals = sample.train.images[sample.train.labels == 0][:12].astype(int)
+    gaps = np.abs(boots[:, None].astype(int) - originals[None]).mean(axis=(2, 3, 4))
+    assert (gaps.min(axis=0) < 3).all()  # JPEG is not exact
+    assert load_dataset("folder", photos, validation_size=6, image_size=16).image_shape[0] == 16
+
+
+def test_train_and_test_folders_are_kept_apart(photos, tmp_path):
+    for part, numbers in (("train", range(8)), ("test", range(8, 12))):
+        for name in ("bag", "boot", "coat"):
+            (tmp_path / "parts" / part / name).mkdir(parents=True)
+            for i in numbers:
+                (source,) = (photos / name).glob(f"{i:02d}.*")
+                shutil.copy(source, tmp_path / "parts" / part / name)
+    dataset = load_dataset("folder", tmp_path / "parts", validation_size=3, image_size=28)
+    assert [len(s.labels) for s in (dataset.train, dataset.validation, dataset.test)] == [21, 3, 12]
+    shutil.rmtree(tmp_path / "parts" / "test" / "bag")
+    with pytest.raises(
+        DataError, match=r"the same classes. Received: bag, boot, coat and boot, coat"
+    ):
+        load_dataset("folder", tmp_path / "parts", validation_size=3, image_size=28)
+
+
+def test_what_is_wrong_with_a_folder_of_images_is_named(photos, tmp_path):
+    with pytest.raises(ValueError, match="`image_size` must be given"):
+        load_dataset("folder", photos, validation_size=6)
+    (photos / "bag" / "00.JPG").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"00\.JPG` cannot be read.*PNG or JPEG"):
+        load_dataset("folder", photos, validation_size=6, image_size=28)
+    shutil.rmtree(photos / "bag")
+    (photos / "bag").mkdir()
+    with pytest.raises(DataError, match=r"bag` must hold PNG or JPEG files"):
+        load_dataset("folder", photos, validation_size=6, image_size=28)
+    with pytest.raises(DataError, match=r"subfolder for each .* Received: none"):
+        load_dataset("folder", photos / "bag", validation_size=6, image_size=28)
 
 
 def test_unseen_classes_are_held_out_by_name_or_number(sample):
