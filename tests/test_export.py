@@ -160,12 +160,22 @@ def test_two_channels_are_refused(tmp_path, tiny_run):
     assert listing(tmp_path) == set()
 
 
-@pytest.mark.parametrize("factor", [1.001, np.nan])
-def test_a_model_that_answers_otherwise_is_not_published(factor, tiny_run, tmp_path, monkeypatch):
+def scaled(outer: keras.Model, factor: float) -> keras.Model:
+    copy = keras.models.clone_model(outer)
+    copy.set_weights([weight * factor for weight in outer.get_weights()])
+    return copy
+
+
+def test_a_model_that_answers_nan_is_not_published(tiny_run, tmp_path):
+    broken = dataclasses.replace(tiny_run, outer=scaled(tiny_run.outer, np.nan))
+    with pytest.raises(ValueError, match="differs by nan"):
+        export(broken, tmp_path)
+    assert listing(tmp_path) == set()
+
+
+def test_a_model_that_answers_otherwise_is_not_published(tiny_run, tmp_path, monkeypatch):
     def altered(outer, classifier):
-        copy = keras.models.clone_model(outer)
-        copy.set_weights([weight * factor for weight in outer.get_weights()])
-        return build_signatures(copy, classifier)
+        return build_signatures(scaled(outer, 1.001), classifier)
 
     monkeypatch.setattr(export_module, "build_signatures", altered)
     with pytest.raises(ValueError, match="does not answer as the run's"):
