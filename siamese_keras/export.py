@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import shutil
 import sys
@@ -89,6 +90,7 @@ def _write(run: Run, path: Path, name: str) -> None:
         "image_shape": shape,
         "threshold": run.classifier.threshold,
         "scale": run.classifier.scale,
+        "config": dataclasses.asdict(run.config),
         "metrics": json.loads(scored.read_text()) if scored.is_file() else None,
     }
     write_json(path / "assets.extra" / "model.json", information)
@@ -108,9 +110,9 @@ def verify(run: Run, path: Path) -> None:
     exported = tf.saved_model.load(str(path))
     requests = example_requests(run.base.input_shape[1:], batch_size=3)
     pair = requests["serving_default"]
-    distance = run.outer.predict_on_batch(pair)
+    distance = run.outer(pair, training=False).numpy()
     comparison = {"distance": distance, "similarity": run.classifier.similarity(distance)}
-    embedding = {"embedding": run.base.predict_on_batch(pair["left"])}
+    embedding = {"embedding": run.base(pair["left"], training=False).numpy()}
     expected = {
         "serving_default": comparison,
         "compare_bytes": comparison,

@@ -15,9 +15,9 @@ from keras import layers, ops
 
 def _safe_sqrt(squared: Any) -> Any:
     """Take the square root of numbers of at least 0, with gradient 0 and not infinity at 0."""
-    positive = squared > 0
-    # The inner `where` keeps the gradient of the branch not taken finite as well.
-    return ops.where(positive, ops.sqrt(ops.where(positive, squared, 1.0)), 0.0)
+    zero = ops.equal(squared, 0.0)
+    # The inner `where` keeps the gradient of the branch not taken finite as well. NaN stays NaN.
+    return ops.where(zero, 0.0, ops.sqrt(ops.where(zero, 1.0, squared)))
 
 
 @keras.saving.register_keras_serializable(package="siamese_keras")

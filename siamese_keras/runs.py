@@ -121,5 +121,12 @@ def embed(base: keras.Model, images: np.ndarray, *, batch_size: int = 500) -> np
     Returns:
         float32 `[n, embedding_dim]`.
     """
-    batches = range(0, max(len(images), 1), batch_size)
-    return np.concatenate([base.predict_on_batch(images[i : i + batch_size]) for i in batches])
+
+    def embed_batch(batch: np.ndarray) -> np.ndarray:
+        if len(batch) == batch_size:
+            return base.predict_on_batch(batch)
+        # What does not fill a batch is not worth compiling for its size.
+        return keras.ops.convert_to_numpy(base(batch, training=False))
+
+    starts = range(0, max(len(images), 1), batch_size)
+    return np.concatenate([embed_batch(images[i : i + batch_size]) for i in starts])

@@ -57,6 +57,12 @@ def test_gradient_at_distance_0_is_0_and_not_nan(distance, diagonal):
     np.testing.assert_array_equal(tape.gradient(total, x), np.zeros((2, 2)))
 
 
+def test_a_broken_embedding_has_no_distance():
+    broken = np.array([[np.nan, 1.0]])
+    assert np.isnan(euclidean_distance([broken, broken]))
+    assert np.isnan(pairwise_euclidean_distance([broken, broken]))
+
+
 def test_distance_is_computed_in_float32_and_refuses_unequal_shapes():
     half = tf.constant([[1.0, 2.0]], tf.float16)
     assert euclidean_distance([half, half]).dtype == tf.float32

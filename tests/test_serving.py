@@ -21,7 +21,7 @@ from siamese_keras.warmup import WARMUP_FILE
 
 TOLERANCE = 1e-5
 ROOT = Path(__file__).parents[1]
-README = next(p for p in (ROOT / "README-serving.md", ROOT / "README.md") if p.is_file())
+README = ROOT / "README.md"
 
 
 def files(images: np.ndarray) -> np.ndarray:
