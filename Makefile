@@ -35,6 +35,7 @@ data: .venv/installed-diagrams
 # One mark for each extra; installing a larger one keeps what the smaller ones brought.
 .venv/installed-%: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
