@@ -119,8 +119,8 @@ class StopOnInterrupt(keras.callbacks.Callback):
 
     A context manager around `fit`. An exception in the midst of it could be raised, and lost, in
     any code of Keras; a flag is looked at where it is safe to stop. What came of the epoch so far
-    is validated as a whole epoch is. Outside the main thread, which alone may handle signals,
-    nothing changes.
+    is validated as a whole epoch is. Outside the main thread, which alone may handle signals, and
+    where interrupts are ignored, nothing changes.
 
     Attributes:
         interrupted: Whether there was a Ctrl-C.
@@ -132,7 +132,8 @@ class StopOnInterrupt(keras.callbacks.Callback):
         self._previous: Any = None
 
     def __enter__(self) -> StopOnInterrupt:
-        if threading.current_thread() is threading.main_thread():
+        ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as under nohup
+        if threading.current_thread() is threading.main_thread() and not ignored:
             self._previous = signal.signal(signal.SIGINT, self._handle)
         return self
 

@@ -120,6 +120,15 @@ class Interrupt(keras.callbacks.Callback):
                 signal.raise_signal(signal.SIGINT)
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as in a terminal, also where the tests run in the background and ignore it."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_keeps_what_was_learnt(sample, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, "TrainingWarnings", lambda margin: Interrupt(times=1))
     report = training.train_and_evaluate(TINY, tmp_path / "run", sample, data_dir=SAMPLE)
@@ -133,6 +142,18 @@ def test_an_interrupt_keeps_what_was_learnt(sample, tmp_path, monkeypatch, capsy
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_an_ignored_interrupt_stays_ignored(sample, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "TrainingWarnings", lambda margin: Interrupt(times=1))
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        run = train(TINY, tmp_path / "run", sample, verbose=0)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert not run.training["interrupted"]
+    assert run.training["epochs"] == TINY.epochs
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_interrupt_ends_at_once(sample, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "TrainingWarnings", lambda margin: Interrupt(times=2))
     with pytest.raises(KeyboardInterrupt):
@@ -180,6 +201,7 @@ def test_ctrl_c_on_the_command_line_ends_with_a_run_and_status_130(tmp_path):
             "--run-dir", str(tmp_path / "run"),
         ],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     watchdog = threading.Timer(120, process.kill)
     watchdog.start()
