@@ -4,12 +4,14 @@
     cp runs/fast/summary.json benchmarks/results/fast.json
     python benchmarks/results.py
 
-Each file is the summary that `train --seeds` writes, under the name of its row.
+The same goes for the other presets; `open-set.json` and `fast-unseen.json` come of trainings with
+`--unseen-classes dress,shirt,sneaker,bag`. Each file is the summary that `train --seeds` writes.
 """
 
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 _COLUMNS = (
@@ -24,21 +26,46 @@ _COLUMNS = (
 )
 
 
-def results_table() -> str:
-    """Return the table as Markdown: mean and standard deviation over the seeds."""
+_UNSEEN_COLUMNS = (
+    ("unseen ROC-AUC", "unseen", "roc_auc", 4),
+    ("unseen accuracy", "unseen", "accuracy", 4),
+    ("unseen EER", "unseen", "eer", 4),
+    ("seen ROC-AUC", "test", "roc_auc", 4),
+    ("seen accuracy", "test", "accuracy", 4),
+)
+
+
+def _rows(summaries: dict[str, dict[str, Any]], columns: tuple[Any, ...]) -> list[str]:
+    """Return a Markdown table: mean and standard deviation over the seeds."""
     lines = [
-        "| preset | " + " | ".join(title for title, *_ in _COLUMNS) + " |",
-        "| --- |" + " --- |" * len(_COLUMNS),
+        "| | " + " | ".join(title for title, *_ in columns) + " |",
+        "| --- |" + " --- |" * len(columns),
     ]
-    for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
-        summary = json.loads(path.read_text())
+    for name, summary in summaries.items():
         cells = []
-        for title, group, key, digits in _COLUMNS:
+        for title, group, key, digits in columns:
             value = summary[group][key]
             unit = " s" if title == "fit" else ""
             cells.append(f"{value['mean']:.{digits}f} ± {value['std']:.{digits}f}{unit}")
-        lines.append(f"| `{path.stem}` | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def results_table() -> str:
+    """Return two tables as Markdown: all classes seen, and four classes unseen."""
+    summaries = {
+        path.stem: json.loads(path.read_text())
+        for path in sorted((ROOT / "benchmarks" / "results").glob("*.json"))
+    }
+    unseen: dict[str, dict[str, Any]] = {}
+    for name, summary in summaries.items():
+        if "unseen" in summary:
+            unseen[f"`{name}`"] = summary
+            for control, scored in summary["controls"].items():
+                unseen.setdefault(f"{control.replace('_', ' ')}, no training", scored)
+    seen = {f"`{name}`": s for name, s in summaries.items() if "unseen" not in s}
+    heading = "Trained without dress, shirt, sneaker and bag, and asked about pairs of these:"
+    return "\n".join([*_rows(seen, _COLUMNS), "", heading, "", *_rows(unseen, _UNSEEN_COLUMNS)])
 
 
 def updated(readme: str) -> str:

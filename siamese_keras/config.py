@@ -52,8 +52,10 @@ class Config:
     )
     batch_size: int = _knob(128, "left images of a step, and as many right images", at_least=1)
 
+    augment: bool = _knob(False, "mirror training images by chance and shift them by 2 pixels")
+
     # The base model: image -> embedding.
-    architecture: str = _knob("cnn", "kind of base model", choices=("cnn", "mlp"))
+    architecture: str = _knob("cnn", "kind of base model", choices=("cnn", "mlp", "outline"))
     filters: tuple[int, ...] = _knob((32, 64, 128), "cnn: filters of each block", at_least=1)
     pooling: str = _knob(
         "flatten", "cnn: what follows the last block", choices=("flatten", "average", "max")
@@ -151,6 +153,18 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
     {
         # The default: all pairs of a batch, a small CNN, unit-length embeddings.
         "fast": Config(),
+        # For classes that training does not show. Silhouette and edges stay in the embedding, one
+        # linear layer adds what parts the classes that are seen, and one epoch is enough of it:
+        # more of either makes the network forget what its classes do not need.
+        "open-set": Config(
+            augment=True,
+            architecture="outline",
+            unit_length=False,
+            margin=6.0,
+            positive_margin=3.0,
+            epochs=1,
+            learning_rate=1e-3,
+        ),
         # The classic exercise with a multi-layer perceptron, as six public notebooks have it:
         # 0.9136 to 0.9154 pair accuracy at distance 0.5.
         "classic-mlp": Config(

@@ -59,6 +59,49 @@ def pairwise_euclidean_distance(embeddings: Sequence[Any]) -> Any:
     return _safe_sqrt(ops.sum(ops.square(differences), axis=-1))
 
 
+@keras.saving.register_keras_serializable(package="siamese_keras")
+def silhouette(image: Any) -> Any:
+    """Return about 1 where `image`, in [0, 1], is brighter than 5 %, and 0 elsewhere."""
+    return ops.sigmoid(200.0 * (image - 0.05))
+
+
+@keras.saving.register_keras_serializable(package="siamese_keras")
+def edge_strengths(image: Any) -> Any:
+    """Return how steep `image` is in four directions.
+
+    Args:
+        image: `[batch, height, width, channels]`.
+
+    Returns:
+        `[batch, height, width, 4 * channels]`: the sizes of the differences across each pixel from
+        left to right, from top to bottom and along the two diagonals. Black lies around the image.
+    """
+    padded = ops.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    x = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
+    y = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
+    diagonals = [(x + y) * 0.5**0.5, (x - y) * 0.5**0.5]
+    return ops.abs(ops.concatenate([x, y, *diagonals], axis=-1))
+
+
+def _outline_features(x: Any) -> Any:
+    """Share of silhouette and strength of edges in blocks of 4 x 4 pixels; edges of length 2."""
+    shape = layers.Lambda(silhouette, output_shape=x.shape[1:], name="silhouette")(x)
+    shape = layers.AveragePooling2D(4, padding="same", name="silhouette_blocks")(shape)
+    edges = layers.Lambda(
+        edge_strengths, output_shape=(*x.shape[1:3], 4 * x.shape[3]), name="edges"
+    )(x)
+    edges = layers.AveragePooling2D(4, padding="same", name="edge_blocks")(edges)
+    edges = layers.UnitNormalization(name="unit_edges")(layers.Flatten(name="flat_edges")(edges))
+    edges = layers.Rescaling(2.0, name="scaled_edges")(edges)
+    return layers.Concatenate(name="outline")(
+        [layers.Flatten(name="flat_silhouette")(shape), edges]
+    )
+
+
+def _small_normal(embedding_dim: int) -> keras.initializers.Initializer:
+    return keras.initializers.RandomNormal(stddev=0.2 / embedding_dim**0.5)
+
+
 _POOLING = {
     "flatten": layers.Flatten,
     "average": layers.GlobalAveragePooling2D,
@@ -83,13 +126,15 @@ def build_base_model(
     Args:
         image_shape: Height, width and channels, each at least 1.
         architecture: `"cnn"`: for each of `filters` a 3 x 3 convolution, batch normalisation, ReLU
-            and 2 x 2 max pooling; or `"mlp"`: the image as a vector.
+            and 2 x 2 max pooling; `"mlp"`: the image as a vector; or `"outline"`: silhouette and
+            edges in blocks of 4 x 4 pixels, which stay in the embedding beside a learnt part, so
+            that training cannot forget them. For classes that were never seen.
         filters: Filters of the convolutions; the MLP has none.
         pooling: What follows the last block of the CNN: `"flatten"` keeps every place apart,
             `"average"` and `"max"` pool over all places, in the stead of the last 2 x 2.
         units: Units of the dense ReLU layers between these and the embedding.
         dropout: Rate of dropout after each of these dense layers, at least 0 and below 1.
-        embedding_dim: Length of the embedding, at least 1.
+        embedding_dim: Length of the embedding, at least 1; of its learnt part for `"outline"`.
         embedding_activation: Activation of the layer that makes the embedding.
         unit_length: Scale every embedding to Euclidean length 1, so that distances lie in [0, 2].
 
@@ -104,6 +149,7 @@ def build_base_model(
         raise ValueError(f"`pooling` must be one of {', '.join(_POOLING)}. Received: {pooling!r}")
     image = keras.Input(image_shape, dtype="uint8", name="image")
     x = layers.Rescaling(1 / 255, name="rescaling")(image)
+    fixed = None
     if architecture == "cnn":
         for block, width in enumerate(filters, start=1):
             x = layers.Conv2D(
@@ -121,13 +167,23 @@ def build_base_model(
         x = _POOLING[pooling](name="pooling")(x)
     elif architecture == "mlp":
         x = layers.Flatten(name="flatten")(x)
+    elif architecture == "outline":
+        x = fixed = _outline_features(x)
     else:
-        raise ValueError(f"`architecture` must be cnn or mlp. Received: {architecture!r}")
+        raise ValueError(f"`architecture` must be cnn, mlp or outline. Received: {architecture!r}")
     for number, width in enumerate(units, start=1):
         x = layers.Dense(width, activation="relu", name=f"dense{number}")(x)
         if dropout:
             x = layers.Dropout(dropout, name=f"dropout{number}")(x)
-    x = layers.Dense(embedding_dim, activation=embedding_activation, name="embedding")(x)
+    x = layers.Dense(
+        embedding_dim,
+        activation=embedding_activation,
+        # Beside fixed features the learnt part starts small, so that they count from the start.
+        kernel_initializer="glorot_uniform" if fixed is None else _small_normal(embedding_dim),
+        name="embedding",
+    )(x)
+    if fixed is not None:
+        x = layers.Concatenate(name="with_outline")([fixed, x])
     if unit_length:
         x = layers.UnitNormalization(name="unit_length")(x)
     return keras.Model(image, x, name="base")

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 _THRESHOLD_DRAWS = 10
+_MAX_SHIFT = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,6 +206,20 @@ def steps_per_epoch(kind: str, labels: np.ndarray, batch_size: int) -> int:
     return max(len(left) // batch_size, 1)
 
 
+def _mirror_and_shift(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Mirror images with probability 1/2 and shift them by up to 2 pixels each way, over black."""
+    mirror_seed, shift_seed = tf.unstack(tf.random.split(seed, 2))
+    images = tf.image.stateless_random_flip_left_right(images, mirror_seed)
+    batch, height, width = (tf.shape(images)[axis] for axis in range(3))
+    shift = tf.random.stateless_uniform(
+        [2, batch, 1], shift_seed, 0, 2 * _MAX_SHIFT + 1, dtype=tf.int32
+    )
+    border = [_MAX_SHIFT, _MAX_SHIFT]
+    padded = tf.pad(images, [[0, 0], border, border, [0, 0]])
+    rows = tf.gather(padded, tf.range(height) + shift[0], axis=1, batch_dims=1)
+    return tf.gather(rows, tf.range(width) + shift[1], axis=2, batch_dims=1)
+
+
 def pair_pipeline(
     kind: str,
     images: np.ndarray,
@@ -214,6 +229,7 @@ def pair_pipeline(
     seed: int,
     epochs: int = 1,
     first_epoch: int = 0,
+    augment: bool = False,
     class_names: Sequence[str] | None = None,
 ) -> tf.data.Dataset:
     """Make the pairs for `model.fit(..., steps_per_epoch=steps_per_epoch(...))`.
@@ -228,6 +244,7 @@ def pair_pipeline(
         seed: Seed of all that is drawn.
         epochs: The epoch to stop before.
         first_epoch: The epoch to begin with: a resumed training gives the one it has reached.
+        augment: Mirror every image by chance and shift it by up to 2 pixels.
         class_names: Names for error messages.
 
     Returns:
@@ -240,30 +257,38 @@ def pair_pipeline(
     _Classes(labels, class_names)  # for its checks, here and not in a background thread
     steps = steps_per_epoch(kind, labels, batch_size)
 
-    def index_batches() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def index_batches() -> Iterator[tuple[np.ndarray, np.ndarray, tuple[int, int]]]:
         for epoch in range(first_epoch, epochs):
             left, right = _epoch_indices(kind, labels, seed=seed, epoch=epoch)
             for step in range(steps):
                 batch = slice(step * batch_size, (step + 1) * batch_size)
-                yield left[batch], right[batch]
+                yield left[batch], right[batch], (seed, epoch * steps + step)
 
     # The tensors are made here, once; made inside `gather` they would be copied into its graph.
     image_tensor, label_tensor = tf.constant(images), tf.constant(labels)
 
-    def gather(left: tf.Tensor, right: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    def gather(
+        left: tf.Tensor, right: tf.Tensor, batch_seed: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         inputs = {"left": tf.gather(image_tensor, left), "right": tf.gather(image_tensor, right)}
+        if augment:
+            seeds = tf.unstack(tf.random.split(batch_seed, 2))
+            inputs = {
+                side: _mirror_and_shift(inputs[side], side_seed)
+                for side, side_seed in zip(("left", "right"), seeds, strict=True)
+            }
         left_labels, right_labels = tf.gather(label_tensor, left), tf.gather(label_tensor, right)
         if kind == "all":
             left_labels = left_labels[:, tf.newaxis]
         return inputs, tf.cast(left_labels != right_labels, tf.float32)
 
-    indices = tf.TensorSpec([None], tf.int64)
+    indices, seeds = tf.TensorSpec([None], tf.int64), tf.TensorSpec([2], tf.int64)
     # tf.data's tuner sleeps longer and longer between its rounds, and the end of `fit` has to wait
     # for it: up to a minute. There is nothing here to tune.
     options = tf.data.Options()
     options.autotune.enabled = False
     return (
-        tf.data.Dataset.from_generator(index_batches, output_signature=(indices, indices))
+        tf.data.Dataset.from_generator(index_batches, output_signature=(indices, indices, seeds))
         .apply(tf.data.experimental.assert_cardinality(steps * (epochs - first_epoch)))
         .map(gather, num_parallel_calls=2)
         .prefetch(2)

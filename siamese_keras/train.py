@@ -106,9 +106,13 @@ def train(
             batch_size=batch,
             seed=config.seed + offset,
             epochs=epochs,
+            augment=augment,
             class_names=class_names,
         )
-        for split, epochs, offset in ((train_split, config.epochs, 0), (validation, 1, 1))
+        for split, epochs, offset, augment in (
+            (train_split, config.epochs, 0, config.augment),
+            (validation, 1, 1, False),
+        )
     ]
     started = time.perf_counter()
     with StopOnInterrupt() as stop:

@@ -10,8 +10,10 @@ from siamese_keras.config import PRESETS
 from siamese_keras.model import (
     build_base_model,
     build_outer_model,
+    edge_strengths,
     euclidean_distance,
     pairwise_euclidean_distance,
+    silhouette,
 )
 
 
@@ -96,11 +98,11 @@ def test_all_pairs_form_holds_the_pairs_of_the_pair_form(base, rng):
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (1, 1, 1), (33, 20, 3), (64, 48, 4)])
-@pytest.mark.parametrize("architecture", ["cnn", "mlp"])
+@pytest.mark.parametrize("architecture", ["cnn", "mlp", "outline"])
 def test_any_image_size_gives_embeddings_of_unit_length(rng, shape, architecture):
     model = build_base_model(shape, architecture=architecture, filters=(8, 8, 8), units=(16,))
     embeddings = model.predict_on_batch(images(rng, 2, shape))
-    assert embeddings.shape == (2, 64)
+    assert architecture == "outline" or embeddings.shape == (2, 64)
     assert embeddings.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
 
@@ -118,10 +120,40 @@ def test_pooling_decides_the_features_before_the_embedding(pooling, features):
     assert model.get_layer("embedding").input.shape == (None, features)
 
 
+def test_silhouette_and_edges_by_hand():
+    # Far below 0.05, at it, far above: 0, 1/2, 1.
+    shape = silhouette(np.array([[0.0, 0.05, 0.2]], np.float32))
+    np.testing.assert_allclose(shape, [[0, 0.5, 1]], atol=1e-4)
+    image = np.zeros((1, 3, 4, 1), np.float32)
+    image[0, :, 2:] = 1  # the right half is white
+    edges = np.asarray(edge_strengths(image))[0, 1]  # the middle row
+    # Left to right: 0, 1 and 1 on both sides of the step, and the white meets black at the border.
+    np.testing.assert_allclose(edges[:, 0], [0, 1, 1, 1])
+    np.testing.assert_allclose(edges[:, 1], 0)  # top to bottom nothing changes
+    np.testing.assert_allclose(edges[:, 2:], np.array([[0, 1, 1, 1]] * 2).T / 2**0.5, rtol=1e-6)
+
+
+def test_outline_stays_in_the_embedding_whatever_is_learnt(rng):
+    options = PRESETS["open-set"].base_model_options()
+    model = build_base_model((28, 28, 1), **options)
+    pictures = images(rng, 3)
+    before = model.predict_on_batch(pictures)
+    assert before.shape == (3, 49 + 4 * 49 + 64)
+    np.testing.assert_allclose(np.linalg.norm(before[:, 49:245], axis=1), 2, rtol=1e-5)
+    model.get_layer("embedding").set_weights(
+        [w + 1 for w in model.get_layer("embedding").get_weights()]
+    )
+    after = model.predict_on_batch(pictures)
+    np.testing.assert_array_equal(before[:, :245], after[:, :245])
+    assert np.abs(before[:, 245:] - after[:, 245:]).max() > 1
+
+
 def test_unknown_parts_are_refused():
     with pytest.raises(ValueError, match=r"`pooling` must be one of .* Received: 'sum'"):
         build_base_model((28, 28, 1), pooling="sum")
-    with pytest.raises(ValueError, match=r"`architecture` must be cnn or mlp. Received: 'vit'"):
+    with pytest.raises(
+        ValueError, match=r"`architecture` must be cnn, mlp or outline. Received: 'vit'"
+    ):
         build_base_model((28, 28, 1), architecture="vit")
 
 
@@ -130,6 +162,10 @@ def test_unknown_parts_are_refused():
     [
         # 784*128+128 and twice 128*128+128
         ("classic-mlp", 133_504),
+        # 3*3*(1*32 + 32*64 + 64*128), 4 per filter to normalise, 4*4*128*64 + 64
+        ("fast", 92_448 + 896 + 131_136),
+        # (49 + 4*49)*64 + 64
+        ("open-set", 15_744),
     ],
 )
 def test_number_of_parameters(preset, parameters):
@@ -143,6 +179,8 @@ def test_saved_models_load_in_a_fresh_process_in_safe_mode(base, rng, tmp_path):
     for name, all_pairs in (("pair", False), ("all", True)):
         build_outer_model(base, all_pairs=all_pairs).save(tmp_path / f"{name}.keras")
     base.save(tmp_path / "base.keras")
+    outline = build_base_model((28, 28, 1), architecture="outline")
+    outline.save(tmp_path / "outline.keras")
     code = (
         "import sys, numpy as np, keras, siamese_keras.model\n"
         "from pathlib import Path\n"
@@ -151,12 +189,15 @@ def test_saved_models_load_in_a_fresh_process_in_safe_mode(base, rng, tmp_path):
         "for name in ('pair', 'all'):\n"
         "    model = keras.models.load_model(folder / f'{name}.keras', safe_mode=True)\n"
         "    np.save(folder / f'{name}.npy', model.predict_on_batch(inputs))\n"
-        "model = keras.models.load_model(folder / 'base.keras', safe_mode=True)\n"
-        "np.save(folder / 'base.npy', model.predict_on_batch(inputs['left']))\n"
+        "for name in ('base', 'outline'):\n"
+        "    model = keras.models.load_model(folder / f'{name}.keras', safe_mode=True)\n"
+        "    np.save(folder / f'{name}.npy', model.predict_on_batch(inputs['left']))\n"
     )
     subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
     a, b = base.predict_on_batch(left), base.predict_on_batch(right)
     np.testing.assert_allclose(np.load(tmp_path / "base.npy"), a, atol=1e-6)
+    again = np.load(tmp_path / "outline.npy")
+    np.testing.assert_allclose(again, outline.predict_on_batch(left), atol=1e-6)
     np.testing.assert_allclose(
         np.load(tmp_path / "pair.npy"), np.linalg.norm(a - b, axis=1), atol=1e-5
     )

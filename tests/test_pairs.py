@@ -197,3 +197,29 @@ def test_a_class_with_one_image_is_reported_by_name(kind):
 def test_one_class_makes_no_different_pairs():
     with pytest.raises(ValueError, match=r"at least two classes. Received: 1"):
         evaluation_pairs("balanced", np.zeros(5, int), seed=0)
+
+
+def test_augmented_images_are_mirrored_and_shifted_copies(rng):
+    labels = np.arange(64) % 2
+    images = np.zeros((64, 9, 9, 1), np.uint8)
+    images[:, 4, 4] = 200  # a dot in the middle
+    images[:, 4, 5] = 100  # and a paler one to its right, to the left when mirrored
+
+    def batches(**options):
+        pipeline = pair_pipeline("balanced", images, labels, batch_size=64, augment=True, **options)
+        return np.stack([x["left"] for x, _ in pipeline.as_numpy_iterator()])[..., 0]
+
+    epochs = batches(seed=0, epochs=4)
+    found = set()
+    for image in epochs.reshape(-1, 9, 9):
+        assert (image > 0).sum() == 2
+        (y,), (x,) = np.nonzero(image == 200)
+        (_,), (pale,) = np.nonzero(image == 100)
+        assert abs(pale - x) == 1
+        found.add((int(y), int(x), int(pale - x)))
+    assert {y for y, _, _ in found} == {2, 3, 4, 5, 6}
+    assert {x for _, x, _ in found} == {2, 3, 4, 5, 6}
+    assert {side for _, _, side in found} == {-1, 1}
+    np.testing.assert_array_equal(epochs[2:], batches(seed=0, epochs=4, first_epoch=2))
+    assert not np.array_equal(epochs[0], epochs[1])
+    assert not np.array_equal(epochs, batches(seed=1, epochs=4))
