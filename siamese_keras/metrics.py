@@ -251,3 +251,16 @@ def one_shot(
     share = float((nearest == 0).mean())
     half_width = 1.96 * np.sqrt(share * (1 - share) / trials)
     return share, [max(share - half_width, 0.0), min(share + half_width, 1.0)]
+
+
+def summarise(reports: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return mean and sample standard deviation of every number that all reports have."""
+    summary: dict[str, Any] = {}
+    for key, value in reports[0].items():
+        values = [report[key] for report in reports]
+        if isinstance(value, dict):
+            summary[key] = summarise(values)
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+            summary[key] = {"mean": float(np.mean(values)), "std": deviation}
+    return summary

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from siamese_keras import plots
 from siamese_keras.command_line import run_program
@@ -34,6 +33,7 @@ from siamese_keras.evaluate import (
 )
 from siamese_keras.export import export
 from siamese_keras.losses import ContrastiveLoss
+from siamese_keras.metrics import summarise
 from siamese_keras.model import build_base_model, build_outer_model
 from siamese_keras.monitoring import StopOnInterrupt, TrainingWarnings, pair_metrics
 from siamese_keras.pairs import pair_pipeline, steps_per_epoch
@@ -212,19 +212,6 @@ def train_and_evaluate(
     else:
         print(f"export: {export(run, export_dir / config.dataset)}")
     return report
-
-
-def summarise(reports: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return mean and sample standard deviation of every number that all reports have."""
-    summary: dict[str, Any] = {}
-    for key, value in reports[0].items():
-        values = [report[key] for report in reports]
-        if isinstance(value, dict):
-            summary[key] = summarise(values)
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-            summary[key] = {"mean": float(np.mean(values)), "std": deviation}
-    return summary
 
 
 def _seeds(text: str) -> list[int]:

@@ -190,3 +190,11 @@ def test_class_error_rates_equal_a_plain_loop(rng):
                 assert found[a, b] == pytest.approx(np.mean(hits))
             else:
                 assert np.isnan(found[a, b])
+
+
+def test_summary_has_mean_and_sample_deviation():
+    reports = [{"test": {"accuracy": a, "ci": [0, 1]}, "done": True} for a in (0.9, 0.92, 0.97)]
+    summary = metrics.summarise(reports)
+    assert summary["test"]["accuracy"]["mean"] == pytest.approx(0.93)
+    assert summary["test"]["accuracy"]["std"] == pytest.approx(0.036056, abs=1e-6)
+    assert "ci" not in summary["test"]

@@ -18,7 +18,7 @@ from siamese_keras.data import Dataset, Split
 from siamese_keras.errors import DataError
 from siamese_keras.evaluate import load_run_dataset
 from siamese_keras.runs import Run, embed, replacing
-from siamese_keras.train import main, read_history, summarise, train
+from siamese_keras.train import main, read_history, train
 
 TINY_OPTIONS = [
     "--dataset", "idx", "--data-dir", str(SAMPLE), "--validation-size", "100", "--batch-size", "50",
@@ -275,11 +275,3 @@ def test_load_run_dataset_takes_the_cut_from_the_run(sample):
     np.testing.assert_array_equal(loaded.validation.images, sample.validation.images)
     with pytest.raises(DataError):
         load_run_dataset(TINY, None)
-
-
-def test_summary_has_mean_and_sample_deviation():
-    reports = [{"test": {"accuracy": a, "ci": [0, 1]}, "done": True} for a in (0.9, 0.92, 0.97)]
-    summary = summarise(reports)
-    assert summary["test"]["accuracy"]["mean"] == pytest.approx(0.93)
-    assert summary["test"]["accuracy"]["std"] == pytest.approx(0.036056, abs=1e-6)
-    assert "ci" not in summary["test"]
