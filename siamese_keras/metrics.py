@@ -185,7 +185,9 @@ def retrieval(embeddings: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         ranking = squares - 2.0 * (x[rows] @ x.T)
         ranking[np.arange(len(rows)), rows] = np.inf  # the query itself comes last
         depth = max(int(class_size[rows].max()), min(5, len(x) - 1))
-        nearest = np.argsort(ranking, axis=1)[:, :depth]
+        nearest = np.argpartition(ranking, depth - 1, axis=1)[:, :depth]
+        order = np.argsort(np.take_along_axis(ranking, nearest, axis=1), axis=1)
+        nearest = np.take_along_axis(nearest, order, axis=1)
         hits = labels[nearest] == labels[rows, np.newaxis]
         relevant = hits & (np.arange(depth) < class_size[rows, np.newaxis])
         precision = np.cumsum(relevant, axis=1) / np.arange(1, depth + 1)
