@@ -60,7 +60,7 @@ def results_table() -> str:
     unseen: dict[str, dict[str, Any]] = {}
     for name, summary in summaries.items():
         if "unseen" in summary:
-            unseen[f"`{name}`"] = summary
+            unseen[f"`{name.removesuffix('-unseen')}`"] = summary
             for control, scored in summary["controls"].items():
                 unseen.setdefault(f"{control.replace('_', ' ')}, no training", scored)
     seen = {f"`{name}`": s for name, s in summaries.items() if "unseen" not in s}
