@@ -13,6 +13,7 @@ SOURCES := setup.cfg pyproject.toml siamese_keras/__init__.py
 
 .PHONY: train test lint data hooks clean
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
 
 train: .venv/installed-diagrams data
 	$(BIN)/python -m siamese_keras.train --export-dir saved_models $(ARGS)

@@ -1,6 +1,6 @@
 """How well does a preset tell apart classes that it never saw? Over many choices of these classes.
 
-    python benchmarks/unseen_splits.py [--preset NAME] [--splits 10] [--seed 0]
+    python benchmarks/unseen_splits.py [--preset NAME] [--splits 10]
 
 Each split holds out 4 of the 10 classes, drawn at random; all differ. A network is trained on
 the other six and scored on test pairs among the four, beside the controls that need no training.
@@ -22,6 +22,7 @@ from siamese_keras.config import PRESETS, Config
 from siamese_keras.controls import CONTROLS
 from siamese_keras.data import Dataset, load_dataset, split_unseen
 from siamese_keras.evaluate import Embed, fit_run_classifier
+from siamese_keras.model import build_base_model
 from siamese_keras.pairs import evaluation_pairs
 from siamese_keras.runs import embed
 from siamese_keras.train import train
@@ -29,9 +30,9 @@ from siamese_keras.train import train
 FOLDER = Path(__file__).parent
 
 
-def draw_splits(number: int, *, seed: int) -> list[tuple[int, ...]]:
+def draw_splits(number: int) -> list[tuple[int, ...]]:
     """Draw `number` different sets of four classes."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn: list[tuple[int, ...]] = []
     while len(drawn) < number:
         split = tuple(sorted(rng.permutation(10)[:4].tolist()))
@@ -47,7 +48,13 @@ def score(config: Config, whole: Dataset) -> dict[str, dict[str, float]]:
     dataset, unseen = split_unseen(whole, config.unseen_classes)
     assert unseen is not None
     pairs = evaluation_pairs("lab", unseen.labels, seed=config.seed)
-    embedders: dict[str, Embed] = {"network": lambda images: embed(run.base, images), **CONTROLS}
+    keras.utils.set_random_seed(config.seed)
+    untrained = build_base_model(whole.image_shape, **config.base_model_options())
+    embedders: dict[str, Embed] = {
+        "network": lambda images: embed(run.base, images),
+        "untrained_base": lambda images: embed(untrained, images),
+        **CONTROLS,
+    }
     report = {}
     for name, embedder in embedders.items():
         classifier = fit_run_classifier(embedder, dataset.validation, seed=config.seed)
@@ -62,18 +69,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--preset", choices=PRESETS, default="fast")
     parser.add_argument("--splits", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     dataset = load_dataset()
     path = FOLDER / f"unseen-{options.preset}.json"
     results = json.loads(path.read_text()) if path.is_file() else {}
-    for split in draw_splits(options.splits, seed=options.seed):
+    for split in draw_splits(options.splits):
         names = ", ".join(dataset.class_names[label] for label in split)
         if names in results:
             continue
-        config = dataclasses.replace(
-            PRESETS[options.preset], unseen_classes=tuple(map(str, split)), seed=options.seed
-        )
+        config = dataclasses.replace(PRESETS[options.preset], unseen_classes=tuple(map(str, split)))
         results[names] = score(config, dataset)
         keras.utils.clear_session()
         path.write_text(json.dumps(results, indent=2) + "\n")

@@ -27,7 +27,7 @@ class Classifier:
             distance: float `[...]`, at least 0.
 
         Returns:
-            float64 of the same shape, in (0, 1); 0.5 at the threshold; high = alike.
+            float64 of the same shape, in [0, 1]; 0.5 at the threshold; high = alike.
         """
         logit = self.scale * (self.threshold - np.asarray(distance, np.float64))
         return np.where(logit >= 0, 1.0, np.exp(-np.abs(logit))) / (1.0 + np.exp(-np.abs(logit)))
@@ -49,8 +49,10 @@ def fit_classifier(different: np.ndarray, distance: np.ndarray) -> Classifier:
         Machines", 1999).
 
     Raises:
-        ValueError: When larger distances do not go with different classes.
+        ValueError: When larger distances do not go with different classes, or are not finite.
     """
+    if not np.isfinite(distance).all():
+        raise ValueError("The distances are not finite: the training diverged.")
     regression = LogisticRegression(C=np.inf).fit(
         np.asarray(distance, np.float64)[:, np.newaxis], np.asarray(different) > 0.5
     )

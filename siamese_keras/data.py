@@ -21,6 +21,7 @@ from sklearn.model_selection import train_test_split
 from siamese_keras.errors import DataError
 from siamese_keras.folder_source import load_image_folder
 from siamese_keras.idx import FASHION_MNIST_SHA256, IDX_FILES, has_idx_files, read_idx_folder
+from siamese_keras.images import scale_to_fit
 from siamese_keras.tfds_source import NotPreparedError, load_tfds
 
 _log = logging.getLogger(__name__)
@@ -71,6 +72,11 @@ class Dataset:
         height, width, channels = self.train.images.shape[1:]
         return height, width, channels
 
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Number of train, validation and test images."""
+        return len(self.train.labels), len(self.validation.labels), len(self.test.labels)
+
 
 def load_dataset(
     name: str = "fashion_mnist",
@@ -89,7 +95,8 @@ def load_dataset(
         data_dir: Folder to look in, and nowhere else: one with the four IDX files, gzipped or
             not, or a TFDS data folder.
         validation_size: Number of images to cut off train, class by class alike.
-        image_size: Height and width to resize to; 0 keeps the images' own size.
+        image_size: Height and width to bring images to, scaled to fit and centred on black; 0
+            keeps their own size.
         seed: Seed of that cut.
 
     Returns:
@@ -97,7 +104,8 @@ def load_dataset(
 
     Raises:
         DataError: When the images cannot be found, read, verified or downloaded.
-        ValueError: When `validation_size` does not fit the dataset.
+        ValueError: When `validation_size` does not fit the dataset, or `image_size` is 0 for
+            `"folder"`.
     """
     folder = None if data_dir is None else Path(data_dir).expanduser()
     if name == "folder":
@@ -125,7 +133,13 @@ def load_dataset(
         )
     except ValueError as error:  # a class with a single image
         raise DataError(f"Dataset {name!r} cannot be split. {error}") from None
-    return Dataset(train.take(np.sort(kept)), train.take(np.sort(cut)), test, class_names)
+    validation = train.take(np.sort(cut))
+    if np.unique(validation.labels, return_counts=True)[1].min() < 2:
+        raise ValueError(
+            "`validation_size` must be large enough for two images of each class. Received: "
+            f"validation_size={validation_size}"
+        )
+    return Dataset(train.take(np.sort(kept)), validation, test, class_names)
 
 
 _Arrays = tuple[np.ndarray, np.ndarray]
@@ -196,13 +210,10 @@ def _listing(folder: Path) -> str:
 
 
 def _resized(split: Split, size: int) -> Split:
-    import tensorflow as tf
-
-    resized = [
-        tf.cast(tf.round(tf.image.resize(chunk, (size, size), antialias=True)), tf.uint8).numpy()
-        for chunk in np.array_split(split.images, math.ceil(len(split.images) / 1024))
-    ]
-    return Split(np.concatenate(resized), split.labels)
+    chunks = np.array_split(split.images, math.ceil(len(split.images) / 1024))
+    return Split(
+        np.concatenate([scale_to_fit(chunk, size, size) for chunk in chunks]), split.labels
+    )
 
 
 def split_unseen(dataset: Dataset, unseen_classes: Sequence[str]) -> tuple[Dataset, Split | None]:
@@ -224,10 +235,10 @@ def split_unseen(dataset: Dataset, unseen_classes: Sequence[str]) -> tuple[Datas
     names = [name.casefold() for name in dataset.class_names]
     unseen = set()
     for item in unseen_classes:
-        if item.strip().isdecimal() and int(item) < len(names):
-            unseen.add(int(item))
-        elif item.strip().casefold() in names:
+        if item.strip().casefold() in names:  # first, since a name may be a number
             unseen.add(names.index(item.strip().casefold()))
+        elif item.strip().isdecimal() and int(item) < len(names):
+            unseen.add(int(item))
         else:
             raise ValueError(
                 f"`unseen_classes` must be among {', '.join(dataset.class_names)} or their numbers "

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -50,9 +51,11 @@ def evaluate(run: Run, dataset: Dataset) -> dict[str, Any]:
 
     Returns:
         What `metrics.json` holds: `"test"`, `"test_hard"`, `"test_deduplicated"` and, with unseen
-        classes, `"unseen"` as `metrics.verification` gives it; `"retrieval"`; `"one_shot"`;
+        classes, `"unseen"` as `metrics.verification` gives it (without `"test_deduplicated"` when
+        too few test images are left); `"retrieval"`; `"one_shot"`;
         `"controls"`, the same figures for representations that were never trained; `"training"`.
     """
+    _check_dataset(run, dataset)
     seed = run.config.seed
     dataset, unseen = split_unseen(dataset, run.config.unseen_classes)
     test = dataset.test
@@ -73,7 +76,7 @@ def evaluate(run: Run, dataset: Dataset) -> dict[str, Any]:
         return metrics.verification(chosen, chosen_distance, run.classifier, seed=seed)
 
     hard = hard_pairs(
-        test.labels, _confusable(run, dataset.validation, embedded["validation"]),
+        test.labels, _confusable(run, dataset.validation, embedded["validation"], test.labels),
         np.random.default_rng(seed),
     )  # fmt: skip
     fresh = ~_also_in(test.images, dataset.train.images, dataset.validation.images)
@@ -81,10 +84,6 @@ def evaluate(run: Run, dataset: Dataset) -> dict[str, Any]:
     report: dict[str, Any] = {
         "test": metrics.verification(pairs, distance, run.classifier, seed=seed),
         "test_hard": scored(hard),
-        "test_deduplicated": {
-            "removed_images": int((~fresh).sum()),
-            **scored(Pairs(pairs.left[kept], pairs.right[kept], pairs.different[kept])),
-        },
         "retrieval": {
             **metrics.retrieval(embedded["test"], test.labels),
             "knn_accuracy": metrics.knn_accuracy(
@@ -93,14 +92,21 @@ def evaluate(run: Run, dataset: Dataset) -> dict[str, Any]:
         },
         "one_shot": _one_shot(embedded["test"], test.labels, seed=seed),
     }
+    if len(set(pairs.different[kept])) == 2:
+        deduplicated = Pairs(pairs.left[kept], pairs.right[kept], pairs.different[kept])
+        report["test_deduplicated"] = {
+            "removed_images": int((~fresh).sum()),
+            **scored(deduplicated),
+        }
     if unseen is not None:
-        report["unseen"] = _unseen(embedder, unseen, run.classifier, seed=seed)
+        embedded["unseen"] = embedder(unseen.images)
+        report["unseen"] = _unseen(embedded["unseen"], unseen.labels, run.classifier, seed=seed)
     report["controls"] = score_controls(run, dataset, unseen)
     report["training"] = run.training
     write_json(run.path / "metrics.json", report)
     splits = {"validation": dataset.validation, "test": test}
     if unseen is not None:
-        splits["unseen"], embedded["unseen"] = unseen, embedder(unseen.images)
+        splits["unseen"] = unseen
     arrays: dict[str, Any] = {name: embedded[name] for name in splits}
     arrays |= {f"{name}_labels": split.labels for name, split in splits.items()}
     with replacing(run.path / "embeddings.npz") as temporary:
@@ -114,6 +120,21 @@ def evaluate(run: Run, dataset: Dataset) -> dict[str, Any]:
     return report
 
 
+def _check_dataset(run: Run, dataset: Dataset) -> None:
+    """Refuse other data than the run was trained on: its test images may have been seen."""
+    facts = {
+        "classes": (run.class_names, dataset.class_names),
+        "image shape": (tuple(run.base.input_shape[1:]), dataset.image_shape),
+        "number of images": (tuple(run.training["images"]), dataset.sizes),
+    }
+    for name, (expected, found) in facts.items():
+        if expected != found:
+            raise ValueError(
+                f"The dataset must be the one that `{run.path}` was trained on. Its {name}: "
+                f"{expected}. Received: {found}"
+            )
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Write `figure` to the PNG file `path`; a file that was there is replaced whole."""
     with replacing(path) as temporary:
@@ -124,11 +145,13 @@ def score_controls(run: Run, dataset: Dataset, unseen: Split | None) -> dict[str
     """Score representations that were never trained: what a network has to beat.
 
     Returns:
-        For each of `controls.CONTROLS` and `untrained_base`: `"test"`, `"retrieval"` and, with
+        For each of `controls.CONTROLS` and `untrained_base`, but for those whose distances do not
+        tell same from different pairs at all: `"test"`, `"retrieval"` and, with
         unseen classes, `"unseen"`, as `evaluate` gives them, the threshold fitted on the same
         validation pairs. `"retrieval"` lacks `knn_accuracy`, whose gallery of all train images
         would take longer than all the rest of the report.
     """
+    keras.utils.set_random_seed(run.config.seed)  # for the same untrained weights every time
     untrained = build_base_model(dataset.image_shape, **run.config.base_model_options())
     embedders: dict[str, Embed] = {
         **CONTROLS,
@@ -140,24 +163,29 @@ def score_controls(run: Run, dataset: Dataset, unseen: Split | None) -> dict[str
     for name, embedder in embedders.items():
         embedded = embedder(test.images)
         distance = metrics.pair_distances(embedded, pairs)
-        classifier = fit_run_classifier(embedder, dataset.validation, seed=seed)
+        try:
+            classifier = fit_run_classifier(embedder, dataset.validation, seed=seed)
+        except ValueError:  # such as silhouettes of photos, which are white all over
+            continue
         report[name] = {
             "test": metrics.verification(pairs, distance, classifier, seed=seed),
             "retrieval": metrics.retrieval(embedded, test.labels),
         }
         if unseen is not None:
-            report[name]["unseen"] = _unseen(embedder, unseen, classifier, seed=seed)
+            report[name]["unseen"] = _unseen(
+                embedder(unseen.images), unseen.labels, classifier, seed=seed
+            )
     return report
 
 
-def _unseen(embedder: Embed, unseen: Split, classifier: Classifier, *, seed: int) -> dict[str, Any]:
-    pairs = evaluation_pairs("lab", unseen.labels, seed=seed)
-    embedded = embedder(unseen.images)
+def _unseen(
+    embedded: np.ndarray, labels: np.ndarray, classifier: Classifier, *, seed: int
+) -> dict[str, Any]:
+    pairs = evaluation_pairs("lab", labels, seed=seed)
+    distance = metrics.pair_distances(embedded, pairs)
     return {
-        **metrics.verification(
-            pairs, metrics.pair_distances(embedded, pairs), classifier, seed=seed
-        ),
-        **metrics.retrieval(embedded, unseen.labels),
+        **metrics.verification(pairs, distance, classifier, seed=seed),
+        **metrics.retrieval(embedded, labels),
     }
 
 
@@ -170,12 +198,15 @@ def _one_shot(embedded: np.ndarray, labels: np.ndarray, *, seed: int) -> dict[st
     return report
 
 
-def _confusable(run: Run, validation: Split, embedded: np.ndarray) -> np.ndarray:
+def _confusable(
+    run: Run, validation: Split, embedded: np.ndarray, test_labels: np.ndarray
+) -> np.ndarray:
     """Return for each class the one whose pairs with it are most often taken for same."""
     pairs = threshold_pairs(validation.labels, seed=run.config.seed)
     accepted = run.classifier.same(metrics.pair_distances(embedded, pairs))
     rates = metrics.class_error_rates(pairs, validation.labels, accepted, len(run.class_names))
     np.fill_diagonal(rates, np.nan)
+    rates[:, ~np.isin(np.arange(len(rates)), test_labels)] = np.nan  # no test image to draw
     return np.nan_to_num(rates, nan=-1.0).argmax(axis=1)
 
 
@@ -207,6 +238,8 @@ def table(report: dict[str, Any]) -> str:
             f"unseen classes       {unseen['accuracy']:.4f} accuracy, {unseen['roc_auc']:.4f} AUC"
         )
     group = "unseen" if "unseen" in report else "test"
+    if not report["controls"]:
+        return "\n".join(lines)
     name, best = max(report["controls"].items(), key=lambda item: item[1][group]["roc_auc"])
     lines.append(
         f"best control         {best[group]['accuracy']:.4f} accuracy, "

@@ -62,7 +62,9 @@ def _embedding_figure(
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(embedded))[:_MAP_IMAGES]
     perplexity = min(30.0, (len(chosen) - 1) / 3)
-    points = TSNE(perplexity=perplexity, random_state=seed).fit_transform(embedded[chosen])
+    start = "pca" if embedded.shape[1] > 1 else "random"
+    mapping = TSNE(perplexity=perplexity, init=start, random_state=seed)
+    points = mapping.fit_transform(embedded[chosen])
     return plots.plot_embedding(points, test.labels[chosen], class_names)
 
 

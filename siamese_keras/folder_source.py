@@ -15,6 +15,7 @@ from siamese_keras.serving import plain_reason
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _TEST_SHARE = 1 / 6
+_PARTS = ("train", "test", "val", "valid", "validation")
 
 
 def load_image_folder(
@@ -52,6 +53,12 @@ def load_image_folder(
                 f"{', '.join(names)} and {', '.join(test_names)}"
             )
         return train, test, names
+    parted = [p.name for p in folder.iterdir() if p.name.casefold() in _PARTS and p.is_dir()]
+    if "train" in parted:
+        raise DataError(
+            f"`{folder}` must hold either `train` and `test`, or a subfolder for each class. "
+            f"Received: {', '.join(sorted(parted))}"
+        )
     (images, labels), names = _read_classes(folder, read)
     try:
         train_rows, test_rows = train_test_split(

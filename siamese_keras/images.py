@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 # An image of so many pixels takes about half a gigabyte while it is decoded and composited. Cameras
@@ -100,14 +101,32 @@ def fit_image(image: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
     colour, alpha = image[..., :3], image[..., 3:]
     product = tf.cast(colour, tf.uint16) * tf.cast(alpha, tf.uint16)  # at most 255 * 255
     colour = tf.cast(product // 255, tf.uint8)
-    size = tf.cast(tf.shape(colour)[:2], tf.float32)
-    shrink = tf.reduce_max(size / tf.constant([height, width], tf.float32))
-    inside = tf.cast(tf.maximum(tf.round(size / shrink), 1.0), tf.int32)
-    fitted = tf.image.resize(colour, inside, antialias=True)
-    fitted = tf.image.resize_with_crop_or_pad(fitted, height, width)
+    fitted = _scaled_to_fit(colour, height, width)
     if channels == 1:
         fitted = tf.image.rgb_to_grayscale(fitted)
     return tf.ensure_shape(tf.cast(tf.round(fitted), tf.uint8), shape)
+
+
+def scale_to_fit(images: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Scale images, with antialiasing, until they fit, and centre them on black.
+
+    Args:
+        images: uint8 `[n, any height, any width, channels]`.
+        height: Height to bring them to.
+        width: Width to bring them to.
+
+    Returns:
+        uint8 `[n, height, width, channels]`, the pixels that `fit_image` gives.
+    """
+    return tf.cast(tf.round(_scaled_to_fit(images, height, width)), tf.uint8).numpy()
+
+
+def _scaled_to_fit(images: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    size = tf.cast(tf.shape(images)[-3:-1], tf.float32)
+    shrink = tf.reduce_max(size / tf.constant([height, width], tf.float32))
+    inside = tf.cast(tf.maximum(tf.round(size / shrink), 1.0), tf.int32)
+    scaled = tf.image.resize(images, inside, antialias=True)
+    return tf.image.resize_with_crop_or_pad(scaled, height, width)
 
 
 def decode_batch(contents: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:

@@ -75,6 +75,11 @@ class _Classes:
         return self.order[self.start[other] + rng.integers(0, self.count[other])]
 
 
+def check_labels(labels: np.ndarray, class_names: Sequence[str] | None = None) -> None:
+    """Raise the errors of `random_pairs` without drawing pairs."""
+    _Classes(labels, class_names)
+
+
 def random_pairs(
     labels: np.ndarray, rng: np.random.Generator, class_names: Sequence[str] | None = None
 ) -> Pairs:
@@ -91,7 +96,7 @@ def random_pairs(
     Raises:
         ValueError: When there are fewer than two classes or a class has one image.
     """
-    _Classes(labels, class_names)  # for its checks
+    check_labels(labels, class_names)
     left = rng.permutation(len(labels))
     right = (left + rng.integers(1, len(labels), len(labels))) % len(labels)
     return _pairs(labels, left, right)
@@ -190,7 +195,7 @@ def _epoch_indices(
     """Return the left and right images of an epoch, in order."""
     rng = _rng(seed, epoch)
     if kind == "all":  # every image once: one half left, the other right
-        left, right = np.split(rng.permutation(len(labels) // 2 * 2), 2)
+        left, right = np.split(rng.permutation(len(labels))[: len(labels) // 2 * 2], 2)
         return left, right
     if kind == "lab":  # the same list in every epoch, as in the exercise; only its order changes
         pairs = lab_pairs(labels, _rng(seed, 0))
@@ -240,7 +245,7 @@ def pair_pipeline(
         images: uint8 `[n, height, width, channels]`.
         labels: int `[n]`.
         batch_size: Left images of a batch; there are as many right images. The last batch is
-            left out when it is not full.
+            left out when it is not full, unless it is the only one.
         seed: Seed of all that is drawn.
         epochs: The epoch to stop before.
         first_epoch: The epoch to begin with: a resumed training gives the one it has reached.
@@ -254,7 +259,7 @@ def pair_pipeline(
     Raises:
         ValueError: When there are fewer than two classes or a class has one image.
     """
-    _Classes(labels, class_names)  # for its checks, here and not in a background thread
+    check_labels(labels, class_names)  # here and not in a background thread
     steps = steps_per_epoch(kind, labels, batch_size)
 
     def index_batches() -> Iterator[tuple[np.ndarray, np.ndarray, tuple[int, int]]]:

@@ -213,7 +213,7 @@ def plot_reliability(same: np.ndarray, similarity: np.ndarray, ece: float) -> Fi
 
     Args:
         same: bool `[n]`.
-        similarity: float `[n]`, in (0, 1).
+        similarity: float `[n]`, in [0, 1].
         ece: Expected calibration error, for the heading.
     """
     figure, (axes, counts) = _figure(5.2, 5.6, nrows=2, sharex=True, height_ratios=[3, 1])

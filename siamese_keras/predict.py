@@ -47,7 +47,7 @@ def compare(ask: Ask, left: Path, right: Path, *, invert: bool = False) -> dict[
         invert: Ask about the negatives.
 
     Returns:
-        `"distance"`; `"similarity"` in (0, 1), 0.5 at the threshold; `"same"`, the decision.
+        `"distance"`; `"similarity"` in [0, 1], 0.5 at the threshold; `"same"`, the decision.
 
     Raises:
         OSError: When a file cannot be read.

@@ -42,6 +42,15 @@ def write_json(path: Path, content: Any) -> None:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
+def save_models(path: Path, config: Config, outer: keras.Model) -> None:
+    """Write `config.json`, `base.keras` and `outer.keras` into the folder `path`."""
+    with replacing(path / "config.json") as temporary:
+        config.save(temporary)
+    for name, model in (("base", outer.get_layer("base")), ("outer", outer)):
+        with replacing(path / f"{name}.keras") as temporary:
+            model.save(temporary)
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """What a training made.
@@ -52,7 +61,8 @@ class Run:
         outer: The trained outer model, (left, right) -> distance.
         classifier: Threshold and scale, fitted on validation pairs.
         class_names: Names of the dataset's classes, unseen ones too, by label.
-        training: Facts of the training: `fit_seconds`, `epochs`, `interrupted`.
+        training: Facts of the training: `fit_seconds`, `epochs`, `interrupted`, and `images`, how
+            many there were for training, validation and test.
     """
 
     path: Path
@@ -68,12 +78,7 @@ class Run:
         return self.outer.get_layer("base")
 
     def save(self) -> None:
-        """Write `config.json`, `model.json`, `base.keras` and `outer.keras` into the folder."""
-        with replacing(self.path / "config.json") as temporary:
-            self.config.save(temporary)
-        for name, model in (("base", self.base), ("outer", self.outer)):
-            with replacing(self.path / f"{name}.keras") as temporary:
-                model.save(temporary)
+        """Write `model.json`, which makes a run of the folder that `save_models` wrote to."""
         write_json(
             self.path / "model.json",
             {

@@ -47,11 +47,13 @@ def load_tfds(
 
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError:
+    except (tfds.core.DatasetNotFoundError, AssertionError):  # or no such version
         raise DataError(f"TFDS has no dataset {name!r}. See tensorflow.org/datasets.") from None
     features = builder.info.features
-    if not {"image", "label"} <= set(features or ()):
-        raise DataError(f"TFDS dataset {name!r} must have the features image and label.")
+    if not {"image", "label"} <= set(features or ()) or not hasattr(features["label"], "names"):
+        raise DataError(f"TFDS dataset {name!r} must have images and labels of classes.")
+    if None in (shape := features["image"].shape):
+        raise DataError(f"TFDS dataset {name!r} must have images of one size, not {shape}.")
     if not builder.is_prepared():
         if not download:
             raise NotPreparedError
@@ -59,8 +61,6 @@ def load_tfds(
     test_name = next((s for s in ("test", "validation") if s in builder.info.splits), None)
     if "train" not in builder.info.splits or test_name is None:
         raise DataError(f"TFDS dataset {name!r} must have the splits train and test.")
-    if None in (shape := features["image"].shape):
-        raise DataError(f"TFDS dataset {name!r} must have images of one size, not {shape}.")
     splits = []
     for split in ("train", test_name):
         columns = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
@@ -81,7 +81,7 @@ def _prepare(builder: Any, name: str, tfds: Any) -> None:
     _log.info("Downloading %s into %s by TensorFlow Datasets.", name, builder.data_path)
     try:
         builder.download_and_prepare()
-    except (OSError, tfds.download.DownloadError) as error:
+    except (OSError, AssertionError, tfds.download.DownloadError) as error:
         raise DataError(f"TFDS could not prepare {name!r}. {error}") from None
 
 

@@ -3,7 +3,7 @@
     python -m siamese_keras.train [--preset NAME] [--run-dir FOLDER] [--export-dir saved_models]
 
 Writes a run: `config.json`, `model.json`, `base.keras`, `outer.keras`, `history.csv`,
-`metrics.json` and `figures/`.
+`metrics.json`, `embeddings.npz` and `figures/`.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from siamese_keras.losses import ContrastiveLoss
 from siamese_keras.metrics import summarise
 from siamese_keras.model import build_base_model, build_outer_model
 from siamese_keras.monitoring import StopOnInterrupt, TrainingWarnings, pair_metrics
-from siamese_keras.pairs import pair_pipeline, steps_per_epoch
-from siamese_keras.runs import Run, embed, write_json
+from siamese_keras.pairs import check_labels, pair_pipeline, steps_per_epoch
+from siamese_keras.runs import Run, embed, save_models, write_json
 
 
 def train(
@@ -64,14 +64,17 @@ def train(
         The run, saved. `evaluate` scores it.
 
     Raises:
-        ValueError: When `run_dir` is not empty, or dataset and settings do not fit.
+        ValueError: When `run_dir` is not empty, dataset and settings do not fit, or what was
+            learnt does not part same from different pairs; the models are saved even then.
         OSError: When the run cannot be written.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     if any(run_dir.iterdir()):
         raise ValueError(f"`run_dir` must be a new or empty folder. Received: `{run_dir}`")
-    class_names = dataset.class_names
-    dataset, _ = split_unseen(dataset, config.unseen_classes)
+    whole, class_names = dataset, dataset.class_names
+    dataset, unseen = split_unseen(whole, config.unseen_classes)
+    for split in (dataset.validation, dataset.test, *([] if unseen is None else [unseen])):
+        check_labels(split.labels, class_names)  # now rather than after the training
     keras.utils.set_random_seed(config.seed)
     base = build_base_model(dataset.image_shape, **config.base_model_options())
     all_pairs = config.pairs == "all"
@@ -126,16 +129,19 @@ def train(
             verbose=verbose,
         )
     seconds = time.perf_counter() - started
+    outer = build_outer_model(base)
+    save_models(run_dir, config, outer)  # first of all: what follows may fail
     run = Run(
         run_dir,
         config,
-        build_outer_model(base),
+        outer,
         fit_run_classifier(lambda images: embed(base, images), validation, seed=config.seed),
         class_names,
         {
             "fit_seconds": round(seconds, 1),
             "epochs": len(read_history(run_dir / "history.csv").get("loss", ())),
             "interrupted": stop.interrupted,
+            "images": list(whole.sizes),
         },
     )
     run.save()
@@ -221,12 +227,19 @@ def _seeds(text: str) -> list[int]:
     return seeds
 
 
-def _train_seeds(config: Config, seeds: list[int], run_dir: Path, data_dir: Path | None) -> int:
+def _train_seeds(
+    configs: list[Config], run_dir: Path, data_dir: Path | None, tensorboard: bool
+) -> int:
     reports = []
-    for seed in seeds:
-        seeded = dataclasses.replace(config, seed=seed)
-        dataset = load_run_dataset(seeded, data_dir)
-        report = train_and_evaluate(seeded, run_dir / f"seed-{seed}", dataset)
+    seeds = [config.seed for config in configs]
+    for config in configs:
+        report = train_and_evaluate(
+            config,
+            run_dir / f"seed-{config.seed}",
+            load_run_dataset(config, data_dir),
+            data_dir=data_dir,
+            tensorboard=tensorboard,
+        )
         if report is None:
             return 130
         reports.append(report)
@@ -267,6 +280,10 @@ def main(argv: list[str] | None = None) -> int:
     config = config_from_options(parser, options)
     if options.seeds and (options.export_dir or "seed" in options):
         parser.error("argument --seeds: not allowed with --seed or --export-dir")
+    try:
+        configs = [dataclasses.replace(config, seed=seed) for seed in options.seeds or ()]
+    except ValueError as error:
+        parser.error(str(error))
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     run_dir = options.run_dir or Path("runs") / f"{options.preset}-{now}"
 
@@ -275,7 +292,7 @@ def main(argv: list[str] | None = None) -> int:
 
     def program() -> int:
         if options.seeds:
-            return _train_seeds(config, options.seeds, run_dir, options.data_dir)
+            return _train_seeds(configs, run_dir, options.data_dir, options.tensorboard)
         dataset = load_run_dataset(config, options.data_dir)
         report = train_and_evaluate(
             config,

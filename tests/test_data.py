@@ -154,6 +154,11 @@ def test_a_folder_without_the_files_is_named_with_what_it_holds(tmp_path):
         load_dataset("idx")
 
 
+def test_validation_needs_two_images_of_each_class():
+    with pytest.raises(ValueError, match=r"two images of each class. Received: validation_size=15"):
+        load_dataset("idx", SAMPLE, validation_size=15)
+
+
 @pytest.mark.parametrize("size", [9, 591])
 def test_validation_size_must_leave_images_of_every_class(size):
     with pytest.raises(ValueError, match=f"between 10 and 590 .* Received: validation_size={size}"):
@@ -288,13 +293,13 @@ def test_train_and_test_folders_are_kept_apart(photos, tmp_path):
             for i in numbers:
                 (source,) = (photos / name).glob(f"{i:02d}.*")
                 shutil.copy(source, tmp_path / "parts" / part / name)
-    dataset = load_dataset("folder", tmp_path / "parts", validation_size=3, image_size=28)
-    assert [len(s.labels) for s in (dataset.train, dataset.validation, dataset.test)] == [21, 3, 12]
+    dataset = load_dataset("folder", tmp_path / "parts", validation_size=6, image_size=28)
+    assert [len(s.labels) for s in (dataset.train, dataset.validation, dataset.test)] == [18, 6, 12]
     shutil.rmtree(tmp_path / "parts" / "test" / "bag")
     with pytest.raises(
         DataError, match=r"the same classes. Received: bag, boot, coat and boot, coat"
     ):
-        load_dataset("folder", tmp_path / "parts", validation_size=3, image_size=28)
+        load_dataset("folder", tmp_path / "parts", validation_size=6, image_size=28)
 
 
 def test_what_is_wrong_with_a_folder_of_images_is_named(photos, tmp_path):
@@ -309,6 +314,35 @@ def test_what_is_wrong_with_a_folder_of_images_is_named(photos, tmp_path):
         load_dataset("folder", photos, validation_size=6, image_size=28)
     with pytest.raises(DataError, match=r"subfolder for each .* Received: none"):
         load_dataset("folder", photos / "bag", validation_size=6, image_size=28)
+
+
+def test_a_folder_with_train_and_validation_is_not_taken_for_two_classes(photos):
+    (photos / "bag").rename(photos / "train")
+    (photos / "coat").rename(photos / "val")
+    with pytest.raises(DataError, match=r"either `train` and `test`.* Received: train, val"):
+        load_dataset("folder", photos, validation_size=6, image_size=28)
+
+
+def test_images_that_are_not_square_are_fitted_and_not_stretched(photos, tmp_path):
+    wide = np.full((7, 28, 1), 200, np.uint8)
+    for path in photos.rglob("*.*"):
+        path.unlink()
+    for name in ("boot", "bag", "coat"):
+        for i in range(12):
+            (photos / name / f"{i}.png").write_bytes(tf.io.encode_png(wide).numpy())
+    from_files = load_dataset("folder", photos, validation_size=6, image_size=14).train.images[0]
+    split = data.Split(np.stack([wide] * 3), np.zeros(3, np.int32))
+    resized = data._resized(split, 14).images[0]
+    np.testing.assert_array_equal(resized[..., 0], from_files[..., 0])
+    filled = (resized[..., 0] > 100).any(axis=1).sum()
+    assert filled in (4, 5)  # 14 * 7 / 28 = 3.5 rows of 14
+
+
+def test_a_name_that_is_a_number_is_taken_as_a_name(sample):
+    names = ("1", "10", "2", *sample.class_names[3:])
+    dataset = data.Dataset(sample.train, sample.validation, sample.test, names)
+    _, unseen = split_unseen(dataset, ["1", "2"])
+    assert set(unseen.labels) == {0, 2}
 
 
 def test_unseen_classes_are_held_out_by_name_or_number(sample):

@@ -103,10 +103,20 @@ def test_report_agrees_with_the_saved_embeddings(scored, tiny_run, sample):
             "recall_at_1": nearest[:, 0].mean(),
             "recall_at_5": nearest[:, :5].any(axis=1).mean(),
             "map_at_r": ((precision * relevant).sum(axis=1) / 19).mean(),
-            "knn_accuracy": scored["retrieval"]["knn_accuracy"],  # see test_metrics
+            "knn_accuracy": _knn_accuracy(
+                embed(tiny_run.base, sample.train.images), sample.train.labels, x, labels
+            ),
         },
         abs=1e-6,
     )
+
+
+def _knn_accuracy(gallery, gallery_labels, queries, labels):
+    hits = 0
+    for query, label in zip(queries, labels, strict=True):
+        nearest = np.linalg.norm(gallery - query, axis=1).argsort()[:5]
+        hits += np.bincount(gallery_labels[nearest]).argmax() == label
+    return hits / len(labels)
 
 
 def test_saved_embeddings_and_classifier_are_those_of_the_saved_model(scored, tiny_run, sample):
@@ -152,9 +162,28 @@ def test_hard_pairs_are_harder(scored):
 
 def test_confusable_classes_come_from_validation_pairs(tiny_run, sample):
     embedded = embed(tiny_run.base, sample.validation.images)
-    rivals = evaluation._confusable(tiny_run, sample.validation, embedded)
+    rivals = evaluation._confusable(tiny_run, sample.validation, embedded, np.arange(10))
     assert rivals.shape == (10,)
     assert (rivals != np.arange(10)).all()
+    # Without a test image a class is nobody's rival.
+    absent = rivals[0]
+    left = np.delete(np.arange(10), absent)
+    assert absent not in evaluation._confusable(tiny_run, sample.validation, embedded, left)
+
+
+def test_hard_pairs_are_chosen_by_validation_images(tiny_run, sample, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(
+        evaluation,
+        "_confusable",
+        lambda run, validation, embedded, test_labels: (
+            seen.append((validation, embedded)) or np.roll(np.arange(10), 1)
+        ),
+    )
+    evaluate(dataclasses.replace(tiny_run, path=tmp_path), sample)
+    ((validation, embedded),) = seen
+    assert validation is sample.validation
+    np.testing.assert_allclose(embedded, embed(tiny_run.base, validation.images), atol=1e-6)
 
 
 def test_unseen_classes_are_trained_without_and_reported(unseen_run, sample):
@@ -187,6 +216,35 @@ def test_controls_by_hand():
     )
     # Neither smaller than a block nor a multiple of it; three channels.
     assert controls.silhouette_blocks(np.ones((2, 3, 30, 3), np.uint8)).shape == (2, 21)
+
+
+def test_images_without_any_black_are_scored_all_the_same(sample, tmp_path):
+    """Photos on a light ground: their silhouette is the whole picture and tells nothing."""
+
+    def bright(split):
+        return Split(np.maximum(split.images, 100), split.labels)
+
+    dataset = Dataset(
+        *(bright(s) for s in (sample.train, sample.validation, sample.test)), sample.class_names
+    )
+    run = train(dataclasses.replace(TINY, epochs=1), tmp_path / "run", dataset, verbose=0)
+    report = evaluate(run, dataset)
+    assert set(report["controls"]) == CONTROLS - {"silhouette_blocks"}
+    assert "best control" in table(report)
+
+
+def test_other_data_than_the_run_was_trained_on_are_refused(tiny_run, sample, tmp_path):
+    run = dataclasses.replace(tiny_run, path=tmp_path)
+    fewer = Dataset(
+        sample.train, sample.validation, sample.test.take(np.arange(199)), sample.class_names
+    )
+    with pytest.raises(
+        ValueError, match=r"number of images: \(500, 100, 200\). Received: \(500, 100, 199\)"
+    ):
+        evaluate(run, fewer)
+    renamed = dataclasses.replace(sample, class_names=tuple("abcdefghij"))
+    with pytest.raises(ValueError, match="Its classes"):
+        evaluate(run, renamed)
 
 
 def test_figures_are_pictures(scored, tiny_run):

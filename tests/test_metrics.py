@@ -169,6 +169,11 @@ def test_classifier_recovers_the_logistic_curve_that_made_the_data(rng):
     assert found.scale == pytest.approx(6, abs=0.3)
 
 
+def test_distances_that_are_no_numbers_have_no_threshold():
+    with pytest.raises(ValueError, match="the training diverged"):
+        fit_classifier(np.array([0, 1]), np.array([0.5, np.nan]))
+
+
 def test_a_model_that_learnt_the_reverse_has_no_threshold():
     with pytest.raises(ValueError, match="no further apart"):
         fit_classifier(np.array([0, 0, 1, 1]), np.array([2.0, 1.5, 0.5, 1.0]))
@@ -198,3 +203,4 @@ def test_summary_has_mean_and_sample_deviation():
     assert summary["test"]["accuracy"]["mean"] == pytest.approx(0.93)
     assert summary["test"]["accuracy"]["std"] == pytest.approx(0.036056, abs=1e-6)
     assert "ci" not in summary["test"]
+    assert "only_here" not in metrics.summarise([{"only_here": 1.0}, {}])

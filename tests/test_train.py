@@ -219,6 +219,57 @@ def test_ctrl_c_on_the_command_line_ends_with_a_run_and_status_130(tmp_path):
     assert Run.load(tmp_path / "run").training["interrupted"]
 
 
+def test_several_seeds_are_trained_and_summarised(tmp_path):
+    done = program("train", *TINY_OPTIONS, "--epochs", "1", "--seeds", "3,5", "--run-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["seeds"] == [3, 5]
+    reports = [json.loads((tmp_path / f"seed-{s}" / "metrics.json").read_text()) for s in (3, 5)]
+    accuracies = [report["test"]["accuracy"] for report in reports]
+    assert summary["test"]["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
+    assert [Run.load(tmp_path / f"seed-{s}").config.seed for s in (3, 5)] == [3, 5]
+
+
+def test_settings_reach_optimizer_and_pipeline(sample, tmp_path, monkeypatch):
+    asked = []
+    pipeline = training.pair_pipeline
+
+    def recorded(kind, *arguments, **options):
+        asked.append((kind, options["batch_size"], options["augment"]))
+        return pipeline(kind, *arguments, **options)
+
+    monkeypatch.setattr(training, "pair_pipeline", recorded)
+    train(dataclasses.replace(TINY, epochs=1, augment=True), tmp_path / "run", sample, verbose=0)
+    assert asked == [("all", 50, True), ("all", 50, False)]  # validation images stay as they are
+    constant = dataclasses.replace(TINY, schedule="constant", optimizer="rmsprop", epochs=4)
+    optimizer = training._optimizer(constant, 100)
+    assert isinstance(optimizer, keras.optimizers.RMSprop)
+    assert float(optimizer.learning_rate) == pytest.approx(constant.learning_rate)
+    rate = training._optimizer(dataclasses.replace(TINY, epochs=4), 100)._learning_rate
+    assert float(rate(0)) == pytest.approx(TINY.learning_rate / 25)
+    assert float(rate(100)) == pytest.approx(TINY.learning_rate)  # after a quarter of 400 steps
+    assert float(rate(400)) == pytest.approx(0, abs=1e-6)
+
+
+def test_models_are_kept_when_there_is_no_threshold_to_fit(sample, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("no threshold")
+
+    monkeypatch.setattr(training, "fit_run_classifier", fail)
+    with pytest.raises(ValueError, match="no threshold"):
+        train(dataclasses.replace(TINY, epochs=1), tmp_path / "run", sample, verbose=0)
+    assert keras.models.load_model(tmp_path / "run" / "outer.keras").count_params() > 0
+
+
+def test_a_test_set_that_cannot_be_scored_is_refused_before_training(sample, tmp_path):
+    one = np.flatnonzero(sample.test.labels == 4)[:1]
+    lonely = sample.test.take(np.append(np.flatnonzero(sample.test.labels != 4), one))
+    dataset = dataclasses.replace(sample, test=lonely)
+    with pytest.raises(ValueError, match="Class '4' has one image"):
+        train(TINY, tmp_path / "run", dataset, verbose=0)
+    assert not (tmp_path / "run" / "history.csv").exists()
+
+
 def test_run_dir_must_be_new_or_empty(tmp_path, sample):
     (tmp_path / "precious").write_text("mine")
     with pytest.raises(ValueError, match=r"`run_dir` must be a new or empty folder\. Received: "):
@@ -230,6 +281,9 @@ def test_run_dir_must_be_new_or_empty(tmp_path, sample):
     ("arguments", "status", "message"),
     [
         (["--margin", "-1"], 2, "`margin` must be greater than 0. Received: margin=-1.0"),
+        (["--seeds", "0,9999999999"], 2, "`seed` must be at most 2147483647"),
+        (["--seeds", "1"], 2, "argument --seeds: expected two or more different seeds"),
+        (["--seeds", "0,1", "--seed", "3"], 2, "argument --seeds: not allowed with --seed"),
         (["--nonsense"], 2, "unrecognized arguments: --nonsense"),
         (["--data-dir", "missing", "--dataset", "idx"], 1, "`missing` is not a folder"),
         ([*TINY_OPTIONS, "--unseen-classes", "hat"], 1, "Received: 'hat'"),
