@@ -60,9 +60,12 @@ def results_table() -> str:
     unseen: dict[str, dict[str, Any]] = {}
     for name, summary in summaries.items():
         if "unseen" in summary:
-            unseen[f"`{name.removesuffix('-unseen')}`"] = summary
+            preset = f"`{name.removesuffix('-unseen')}`"
+            unseen[preset] = summary
             for control, scored in summary["controls"].items():
-                unseen.setdefault(f"{control.replace('_', ' ')}, no training", scored)
+                own = control == "untrained_base"
+                row = f"{preset} before training" if own else control.replace("_", " ")
+                unseen.setdefault(row, scored)
     seen = {f"`{name}`": s for name, s in summaries.items() if "unseen" not in s}
     heading = "Trained without dress, shirt, sneaker and bag, and asked about pairs of these:"
     return "\n".join([*_rows(seen, _COLUMNS), "", heading, "", *_rows(unseen, _UNSEEN_COLUMNS)])

@@ -1,3 +1,4 @@
+import collections
 import dataclasses
 import json
 
@@ -61,13 +62,23 @@ def test_report_agrees_with_the_saved_embeddings(scored, tiny_run, sample):
     cuts = np.unique(distance)
     far = np.array([(distance[~same] <= cut).mean() for cut in cuts])
     tar = np.array([(distance[same] <= cut).mean() for cut in cuts])
-    crossing = np.flatnonzero(far >= 1 - tar)[0]
-    fine = np.linspace(0, 1, 2001)
-    between_far = far[crossing - 1] + fine * (far[crossing] - far[crossing - 1])
-    between_tar = tar[crossing - 1] + fine * (tar[crossing] - tar[crossing - 1])
-    meeting = np.abs(between_far - (1 - between_tar)).argmin()
+    # The first cut at which different pairs accepted outnumber same pairs rejected, and how far
+    # along the line from the one before it the two are equal.
+    k = np.flatnonzero(far >= 1 - tar)[0]
+    along = (1 - tar[k - 1] - far[k - 1]) / (tar[k] - tar[k - 1] + far[k] - far[k - 1])
+    accuracies = []
+    draws = np.random.default_rng(TINY.seed)
+    images = sorted({*pairs.left.tolist(), *pairs.right.tolist()})
+    for _ in range(500):
+        count = collections.Counter(draws.integers(0, len(images), len(images)).tolist())
+        weights = [
+            count[images.index(i)] * count[images.index(j)]
+            for i, j in zip(pairs.left, pairs.right, strict=True)
+        ]
+        accuracies.append(np.average(right, weights=weights))
     expected = {
         "num_pairs": len(distance),
+        "eer": far[k - 1] + along * (far[k] - far[k - 1]),
         "accuracy": right.mean(),
         "accuracy_at_0.5_distance": ((distance <= 0.5) == same).mean(),
         "roc_auc": np.mean(
@@ -90,9 +101,9 @@ def test_report_agrees_with_the_saved_embeddings(scored, tiny_run, sample):
         / len(same),
     }
     assert {key: report[key] for key in expected} == pytest.approx(expected, abs=1e-6)
-    assert report["eer"] == pytest.approx(between_far[meeting], abs=1e-3)
-    low, high = report["accuracy_ci95"]
-    assert low < report["accuracy"] < high
+    assert report["accuracy_ci95"] == pytest.approx(
+        np.quantile(accuracies, [0.025, 0.975]), abs=1e-6
+    )
     distances = np.sqrt(((x[:, None] - x[None]) ** 2).sum(axis=2))
     np.fill_diagonal(distances, np.inf)
     nearest = labels[distances.argsort(axis=1)] == labels[:, None]
@@ -154,6 +165,22 @@ def test_images_that_stand_in_train_again_are_removed(tiny_run, sample, tmp_path
     pairs = evaluation_pairs("lab", dataset.test.labels, seed=TINY.seed)
     kept = ((pairs.left > 7) & (pairs.right > 7)).sum()
     assert report["test_deduplicated"]["num_pairs"] == kept < report["test"]["num_pairs"]
+
+
+def test_one_shot_agrees_with_other_trials_on_the_saved_embeddings(scored, tiny_run, rng):
+    saved = np.load(tiny_run.path / "embeddings.npz")
+    x, labels = saved["test"], saved["test_labels"]
+    for ways in (5, 10):
+        won = 0
+        for _ in range(4000):
+            classes = rng.permutation(10)[:ways]
+            support = [rng.choice(np.flatnonzero(labels == c)) for c in classes]
+            others = np.flatnonzero(labels == classes[0])
+            query = rng.choice(others[others != support[0]])
+            won += int(np.linalg.norm(x[support] - x[query], axis=1).argmin()) == 0
+        low, high = scored["one_shot"][f"{ways}_way_ci95"]
+        assert low - 0.025 < won / 4000 < high + 0.025
+        assert low < scored["one_shot"][f"{ways}_way"] < high
 
 
 def test_hard_pairs_are_harder(scored):
