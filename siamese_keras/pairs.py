@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
+from siamese_keras.augmentation import mirror_and_shift
+
 _THRESHOLD_DRAWS = 10
-_MAX_SHIFT = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,20 +212,6 @@ def steps_per_epoch(kind: str, labels: np.ndarray, batch_size: int) -> int:
     return max(len(left) // batch_size, 1)
 
 
-def _mirror_and_shift(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Mirror images with probability 1/2 and shift them by up to 2 pixels each way, over black."""
-    mirror_seed, shift_seed = tf.unstack(tf.random.split(seed, 2))
-    images = tf.image.stateless_random_flip_left_right(images, mirror_seed)
-    batch, height, width = (tf.shape(images)[axis] for axis in range(3))
-    shift = tf.random.stateless_uniform(
-        [2, batch, 1], shift_seed, 0, 2 * _MAX_SHIFT + 1, dtype=tf.int32
-    )
-    border = [_MAX_SHIFT, _MAX_SHIFT]
-    padded = tf.pad(images, [[0, 0], border, border, [0, 0]])
-    rows = tf.gather(padded, tf.range(height) + shift[0], axis=1, batch_dims=1)
-    return tf.gather(rows, tf.range(width) + shift[1], axis=2, batch_dims=1)
-
-
 def pair_pipeline(
     kind: str,
     images: np.ndarray,
@@ -279,7 +266,7 @@ def pair_pipeline(
         if augment:
             seeds = tf.unstack(tf.random.split(batch_seed, 2))
             inputs = {
-                side: _mirror_and_shift(inputs[side], side_seed)
+                side: mirror_and_shift(inputs[side], side_seed)
                 for side, side_seed in zip(("left", "right"), seeds, strict=True)
             }
         left_labels, right_labels = tf.gather(label_tensor, left), tf.gather(label_tensor, right)

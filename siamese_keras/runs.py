@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
 import json
 import os
@@ -113,6 +114,13 @@ class Run:
             first_line = str(error).partition("\n")[0]
             raise ValueError(f"`{path / 'outer.keras'}` cannot be loaded. {first_line}") from None
         return cls(path, config, outer, classifier, class_names, training)
+
+
+def read_history(path: Path) -> dict[str, list[float]]:
+    """Read `history.csv`: each column's values, epoch by epoch; empty before the first epoch."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}
 
 
 def embed(base: keras.Model, images: np.ndarray, *, batch_size: int = 500) -> np.ndarray:

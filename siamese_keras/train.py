@@ -9,7 +9,6 @@ Writes a run: `config.json`, `model.json`, `base.keras`, `outer.keras`, `history
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import datetime
 import importlib.util
@@ -36,8 +35,9 @@ from siamese_keras.losses import ContrastiveLoss
 from siamese_keras.metrics import summarise
 from siamese_keras.model import build_base_model, build_outer_model
 from siamese_keras.monitoring import StopOnInterrupt, TrainingWarnings, pair_metrics
+from siamese_keras.optimizer import build_optimizer
 from siamese_keras.pairs import check_labels, pair_pipeline, steps_per_epoch
-from siamese_keras.runs import Run, embed, save_models, write_json
+from siamese_keras.runs import Run, embed, read_history, save_models, write_json
 
 
 def train(
@@ -83,7 +83,12 @@ def train(
     batch = config.batch_size
     steps = steps_per_epoch(config.pairs, train_split.labels, batch)
     fitted.compile(
-        optimizer=_optimizer(config, steps),
+        optimizer=build_optimizer(
+            config.optimizer,
+            config.learning_rate,
+            schedule=config.schedule,
+            steps=steps * config.epochs,
+        ),
         loss=ContrastiveLoss(config.margin, config.positive_margin, balanced=all_pairs),
         metrics=pair_metrics(config.margin, config.positive_margin),
     )
@@ -146,28 +151,6 @@ def train(
     )
     run.save()
     return run
-
-
-def _optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
-    rate: Any = config.learning_rate
-    if config.schedule == "one-cycle":
-        # Up to the peak in the first quarter, then down to 0 along a cosine (Smith & Topin 2019).
-        rising = steps * config.epochs // 4
-        rate = keras.optimizers.schedules.CosineDecay(
-            rate / 25,
-            decay_steps=max(steps * config.epochs - rising, 1),
-            warmup_target=rate,
-            warmup_steps=rising,
-        )
-    optimizers = {"adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}
-    return optimizers[config.optimizer](rate)
-
-
-def read_history(path: Path) -> dict[str, list[float]]:
-    """Read `history.csv`: each column's values, epoch by epoch; empty before the first epoch."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}
 
 
 def train_and_evaluate(

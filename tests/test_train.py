@@ -17,8 +17,9 @@ from siamese_keras.config import PRESETS
 from siamese_keras.data import Dataset, Split
 from siamese_keras.errors import DataError
 from siamese_keras.evaluate import load_run_dataset
-from siamese_keras.runs import Run, embed, replacing
-from siamese_keras.train import main, read_history, train
+from siamese_keras.optimizer import build_optimizer
+from siamese_keras.runs import Run, embed, read_history, replacing
+from siamese_keras.train import main, train
 
 TINY_OPTIONS = [
     "--dataset", "idx", "--data-dir", str(SAMPLE), "--validation-size", "100", "--batch-size", "50",
@@ -91,11 +92,12 @@ def test_best_weights_are_those_of_the_best_validation_epoch(sample, tmp_path, m
     """A learning rate that wrecks the last epoch: `best` keeps an earlier one, `last` does not."""
     accuracy = {}
     monkeypatch.setattr(
-        training, "_optimizer",
-        lambda config, steps: keras.optimizers.SGD(
-            keras.optimizers.schedules.PiecewiseConstantDecay([2 * steps], [0.5, 1e4])
+        training,
+        "build_optimizer",
+        lambda name, rate, *, schedule, steps: keras.optimizers.SGD(
+            keras.optimizers.schedules.PiecewiseConstantDecay([2 * steps // 3], [0.5, 1e4])
         ),
-    )  # fmt: skip
+    )
     for keep in ("best", "last"):
         run = train(dataclasses.replace(TINY, keep=keep), tmp_path / keep, sample, verbose=0)
         history = read_history(run.path / "history.csv")["val_pair_accuracy"]
@@ -238,16 +240,26 @@ def test_settings_reach_optimizer_and_pipeline(sample, tmp_path, monkeypatch):
         asked.append((kind, options["batch_size"], options["augment"]))
         return pipeline(kind, *arguments, **options)
 
+    built = []
+
+    def built_optimizer(*arguments, **options):
+        built.append((arguments, options))
+        return build_optimizer(*arguments, **options)
+
     monkeypatch.setattr(training, "pair_pipeline", recorded)
+    monkeypatch.setattr(training, "build_optimizer", built_optimizer)
     train(dataclasses.replace(TINY, epochs=1, augment=True), tmp_path / "run", sample, verbose=0)
     assert asked == [("all", 50, True), ("all", 50, False)]  # validation images stay as they are
-    constant = dataclasses.replace(TINY, schedule="constant", optimizer="rmsprop", epochs=4)
-    optimizer = training._optimizer(constant, 100)
-    assert isinstance(optimizer, keras.optimizers.RMSprop)
-    assert float(optimizer.learning_rate) == pytest.approx(constant.learning_rate)
-    rate = training._optimizer(dataclasses.replace(TINY, epochs=4), 100)._learning_rate
-    assert float(rate(0)) == pytest.approx(TINY.learning_rate / 25)
-    assert float(rate(100)) == pytest.approx(TINY.learning_rate)  # after a quarter of 400 steps
+    assert built == [(("adam", TINY.learning_rate), {"schedule": "one-cycle", "steps": 5})]
+
+
+def test_optimizers_follow_their_schedule():
+    constant = build_optimizer("rmsprop", 0.01, schedule="constant", steps=400)
+    assert isinstance(constant, keras.optimizers.RMSprop)
+    assert float(constant.learning_rate) == pytest.approx(0.01)
+    rate = build_optimizer("adam", 0.01, schedule="one-cycle", steps=400)._learning_rate
+    assert float(rate(0)) == pytest.approx(0.01 / 25)
+    assert float(rate(100)) == pytest.approx(0.01)
     assert float(rate(400)) == pytest.approx(0, abs=1e-6)
 
 
