@@ -1,6 +1,6 @@
 """Score a run and write its verification report.
 
-    python -m siamese_keras.evaluate RUN [--data-dir FOLDER]
+    python -m siamese_keras.evaluate RUN [--data-dir FOLDER] [--knn-controls]
 
 Writes `metrics.json`, `embeddings.npz` and `figures/` into the run and prints a table. Each image
 is embedded once; pairs are scored by gathering embeddings. Threshold and scale come from validation
@@ -39,7 +39,7 @@ def fit_run_classifier(embedder: Embed, validation: Split, *, seed: int) -> Clas
     return fit_classifier(pairs.different, distance)
 
 
-def evaluate(run: Run, dataset: Dataset) -> dict[str, Any]:
+def evaluate(run: Run, dataset: Dataset, *, knn_controls: bool = False) -> dict[str, Any]:
     """Score `run` on `dataset` and write `metrics.json`, `embeddings.npz` and `figures/` into it.
 
     `embeddings.npz` holds the embeddings and labels of the validation and test images and, with
@@ -48,6 +48,8 @@ def evaluate(run: Run, dataset: Dataset) -> dict[str, Any]:
     Args:
         run: A run, trained on this dataset.
         dataset: All of its classes, unseen ones too.
+        knn_controls: Report `knn_accuracy` for the controls as well, which takes longer than all
+            the rest: raw pixels are long vectors, and all train images are the gallery.
 
     Returns:
         What `metrics.json` holds: `"test"`, `"test_hard"`, `"test_deduplicated"` and, with unseen
@@ -101,7 +103,7 @@ def evaluate(run: Run, dataset: Dataset) -> dict[str, Any]:
     if unseen is not None:
         embedded["unseen"] = embedder(unseen.images)
         report["unseen"] = _unseen(embedded["unseen"], unseen.labels, run.classifier, seed=seed)
-    report["controls"] = score_controls(run, dataset, unseen)
+    report["controls"] = score_controls(run, dataset, unseen, knn=knn_controls)
     report["training"] = run.training
     write_json(run.path / "metrics.json", report)
     splits = {"validation": dataset.validation, "test": test}
@@ -141,15 +143,16 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(temporary)
 
 
-def score_controls(run: Run, dataset: Dataset, unseen: Split | None) -> dict[str, Any]:
+def score_controls(
+    run: Run, dataset: Dataset, unseen: Split | None, *, knn: bool
+) -> dict[str, Any]:
     """Score representations that were never trained: what a network has to beat.
 
     Returns:
         For each of `controls.CONTROLS` and `untrained_base`, but for those whose distances do not
         tell same from different pairs at all: `"test"`, `"retrieval"` and, with
         unseen classes, `"unseen"`, as `evaluate` gives them, the threshold fitted on the same
-        validation pairs. `"retrieval"` lacks `knn_accuracy`, whose gallery of all train images
-        would take longer than all the rest of the report.
+        validation pairs; `"retrieval"` has `knn_accuracy` when `knn` is true.
     """
     keras.utils.set_random_seed(run.config.seed)  # for the same untrained weights every time
     untrained = build_base_model(dataset.image_shape, **run.config.base_model_options())
@@ -171,6 +174,11 @@ def score_controls(run: Run, dataset: Dataset, unseen: Split | None) -> dict[str
             "test": metrics.verification(pairs, distance, classifier, seed=seed),
             "retrieval": metrics.retrieval(embedded, test.labels),
         }
+        if knn:
+            gallery = embedder(dataset.train.images)
+            report[name]["retrieval"]["knn_accuracy"] = metrics.knn_accuracy(
+                gallery, dataset.train.labels, embedded, test.labels
+            )
         if unseen is not None:
             report[name]["unseen"] = _unseen(
                 embedder(unseen.images), unseen.labels, classifier, seed=seed
@@ -257,12 +265,15 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder that training wrote")
     parser.add_argument("--data-dir", type=Path, help="folder with the data")
+    parser.add_argument(
+        "--knn-controls", action="store_true", help="knn_accuracy of the controls too; slow"
+    )
     options = parser.parse_args(argv)
 
     def program() -> None:
         run = Run.load(options.run)
         dataset = load_run_dataset(run.config, options.data_dir)
-        print(table(evaluate(run, dataset)))
+        print(table(evaluate(run, dataset, knn_controls=options.knn_controls)))
         print(f"written: {run.path / 'metrics.json'}, {run.path / 'figures'}")
 
     return run_program(program)

@@ -152,6 +152,18 @@ def test_threshold_and_scale_come_from_the_validation_images(tiny_run, sample):
     )
 
 
+def test_knn_accuracy_of_the_controls_is_reported_when_asked(tiny_run, sample, tmp_path):
+    run = dataclasses.replace(tiny_run, path=tmp_path)
+    report = evaluate(run, sample, knn_controls=True)["controls"]
+    assert all("knn_accuracy" in report[name]["retrieval"] for name in CONTROLS)
+    gallery, queries = (
+        s.images.reshape(len(s.images), -1) / 255 for s in (sample.train, sample.test)
+    )
+    expected = _knn_accuracy(gallery, sample.train.labels, queries, sample.test.labels)
+    found = report["raw_pixels"]["retrieval"]["knn_accuracy"]
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
 def test_images_that_stand_in_train_again_are_removed(tiny_run, sample, tmp_path):
     images = sample.test.images.copy()
     images[:7] = sample.train.images[:7]
