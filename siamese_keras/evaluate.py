@@ -1,6 +1,6 @@
 """Score a run and write its verification report.
 
-    python -m siamese_keras.evaluate RUN [--data-dir FOLDER] [--knn-controls]
+    python -m siamese_keras.evaluate RUN [--data-dir FOLDER]
 
 Writes `metrics.json`, `embeddings.npz` and `figures/` into the run and prints a table. Each image
 is embedded once; pairs are scored by gathering embeddings. Threshold and scale come from validation
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def fit_run_classifier(embedder: Embed, validation: Split, *, seed: int) -> Clas
     return fit_classifier(pairs.different, distance)
 
 
-def evaluate(run: Run, dataset: Dataset, *, knn_controls: bool = False) -> dict[str, Any]:
+def evaluate(run: Run, dataset: Dataset) -> dict[str, Any]:
     """Score `run` on `dataset` and write `metrics.json`, `embeddings.npz` and `figures/` into it.
 
     `embeddings.npz` holds the embeddings and labels of the validation and test images and, with
@@ -48,14 +49,13 @@ def evaluate(run: Run, dataset: Dataset, *, knn_controls: bool = False) -> dict[
     Args:
         run: A run, trained on this dataset.
         dataset: All of its classes, unseen ones too.
-        knn_controls: Report `knn_accuracy` for the controls as well, which takes longer than all
-            the rest: raw pixels are long vectors, and all train images are the gallery.
 
     Returns:
         What `metrics.json` holds: `"test"`, `"test_hard"`, `"test_deduplicated"` and, with unseen
         classes, `"unseen"` as `metrics.verification` gives it (without `"test_deduplicated"` when
         too few test images are left); `"retrieval"`; `"one_shot"`;
-        `"controls"`, the same figures for representations that were never trained; `"training"`.
+        `"controls"`, the same figures for representations that were never trained; `"training"`;
+        `"seconds"`, what it took to embed, to score, and to do both for the controls.
     """
     _check_dataset(run, dataset)
     seed = run.config.seed
@@ -65,11 +65,15 @@ def evaluate(run: Run, dataset: Dataset, *, knn_controls: bool = False) -> dict[
     def embedder(images: np.ndarray) -> np.ndarray:
         return embed(run.base, images)
 
+    clock = [time.perf_counter()]
     embedded = {
         "train": embedder(dataset.train.images),
         "validation": embedder(dataset.validation.images),
         "test": embedder(test.images),
     }
+    if unseen is not None:
+        embedded["unseen"] = embedder(unseen.images)
+    clock.append(time.perf_counter())
     pairs = evaluation_pairs("lab", test.labels, seed=seed, class_names=dataset.class_names)
     distance = metrics.pair_distances(embedded["test"], pairs)
 
@@ -86,12 +90,7 @@ def evaluate(run: Run, dataset: Dataset, *, knn_controls: bool = False) -> dict[
     report: dict[str, Any] = {
         "test": metrics.verification(pairs, distance, run.classifier, seed=seed),
         "test_hard": scored(hard),
-        "retrieval": {
-            **metrics.retrieval(embedded["test"], test.labels),
-            "knn_accuracy": metrics.knn_accuracy(
-                embedded["train"], dataset.train.labels, embedded["test"], test.labels
-            ),
-        },
+        "retrieval": _retrieval(embedded["train"], embedded["test"], dataset),
         "one_shot": _one_shot(embedded["test"], test.labels, seed=seed),
     }
     if len(set(pairs.different[kept])) == 2:
@@ -101,10 +100,14 @@ def evaluate(run: Run, dataset: Dataset, *, knn_controls: bool = False) -> dict[
             **scored(deduplicated),
         }
     if unseen is not None:
-        embedded["unseen"] = embedder(unseen.images)
         report["unseen"] = _unseen(embedded["unseen"], unseen.labels, run.classifier, seed=seed)
-    report["controls"] = score_controls(run, dataset, unseen, knn=knn_controls)
+    clock.append(time.perf_counter())
+    report["controls"] = score_controls(run, dataset, unseen)
+    clock.append(time.perf_counter())
     report["training"] = run.training
+    report["seconds"] = dict(
+        zip(("embedding", "scoring", "controls"), np.diff(clock).round(2).tolist(), strict=True)
+    )
     write_json(run.path / "metrics.json", report)
     splits = {"validation": dataset.validation, "test": test}
     if unseen is not None:
@@ -143,16 +146,23 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.savefig(temporary)
 
 
-def score_controls(
-    run: Run, dataset: Dataset, unseen: Split | None, *, knn: bool
-) -> dict[str, Any]:
+def _retrieval(train: np.ndarray, test: np.ndarray, dataset: Dataset) -> dict[str, float]:
+    """Rank test images among themselves, and classify them by the train images."""
+    labels = dataset.test.labels
+    return {
+        **metrics.retrieval(test, labels),
+        "knn_accuracy": metrics.knn_accuracy(train, dataset.train.labels, test, labels),
+    }
+
+
+def score_controls(run: Run, dataset: Dataset, unseen: Split | None) -> dict[str, Any]:
     """Score representations that were never trained: what a network has to beat.
 
     Returns:
         For each of `controls.CONTROLS` and `untrained_base`, but for those whose distances do not
         tell same from different pairs at all: `"test"`, `"retrieval"` and, with
         unseen classes, `"unseen"`, as `evaluate` gives them, the threshold fitted on the same
-        validation pairs; `"retrieval"` has `knn_accuracy` when `knn` is true.
+        validation pairs.
     """
     keras.utils.set_random_seed(run.config.seed)  # for the same untrained weights every time
     untrained = build_base_model(dataset.image_shape, **run.config.base_model_options())
@@ -172,13 +182,8 @@ def score_controls(
             continue
         report[name] = {
             "test": metrics.verification(pairs, distance, classifier, seed=seed),
-            "retrieval": metrics.retrieval(embedded, test.labels),
+            "retrieval": _retrieval(embedder(dataset.train.images), embedded, dataset),
         }
-        if knn:
-            gallery = embedder(dataset.train.images)
-            report[name]["retrieval"]["knn_accuracy"] = metrics.knn_accuracy(
-                gallery, dataset.train.labels, embedded, test.labels
-            )
         if unseen is not None:
             report[name]["unseen"] = _unseen(
                 embedder(unseen.images), unseen.labels, classifier, seed=seed
@@ -265,15 +270,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder that training wrote")
     parser.add_argument("--data-dir", type=Path, help="folder with the data")
-    parser.add_argument(
-        "--knn-controls", action="store_true", help="knn_accuracy of the controls too; slow"
-    )
     options = parser.parse_args(argv)
 
     def program() -> None:
         run = Run.load(options.run)
         dataset = load_run_dataset(run.config, options.data_dir)
-        print(table(evaluate(run, dataset, knn_controls=options.knn_controls)))
+        print(table(evaluate(run, dataset)))
         print(f"written: {run.path / 'metrics.json'}, {run.path / 'figures'}")
 
     return run_program(program)
