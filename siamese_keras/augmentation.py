@@ -5,6 +5,25 @@ from __future__ import annotations
 import tensorflow as tf
 
 _MAX_SHIFT = 2
+_ERASED = (1 / 7, 1 / 2)  # least and greatest share of height and width
+
+
+def augment_images(images: tf.Tensor, seed: tf.Tensor, kind: str) -> tf.Tensor:
+    """Change each image at random.
+
+    Args:
+        images: uint8 `[batch, height, width, channels]`.
+        seed: int `[2]`: the same seed gives the same images.
+        kind: `"none"`, `"shift"` for `mirror_and_shift`, or `"shift-erase"` for `erase` after it.
+
+    Returns:
+        The same shape and type.
+    """
+    if kind == "none":
+        return images
+    shift_seed, erase_seed = tf.unstack(tf.random.split(seed, 2))
+    images = mirror_and_shift(images, shift_seed)
+    return erase(images, erase_seed) if kind == "shift-erase" else images
 
 
 def mirror_and_shift(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -27,3 +46,34 @@ def mirror_and_shift(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     padded = tf.pad(images, [[0, 0], border, border, [0, 0]])
     rows = tf.gather(padded, tf.range(height) + shift[0], axis=1, batch_dims=1)
     return tf.gather(rows, tf.range(width) + shift[1], axis=2, batch_dims=1)
+
+
+def erase(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Put noise over a rectangle of each image with probability 1/2.
+
+    After Zhong et al., "Random Erasing Data Augmentation" (2017). The rectangle is between a
+    seventh and half as high as the image and, independently, as wide.
+
+    Args:
+        images: uint8 `[batch, height, width, channels]`.
+        seed: int `[2]`: the same seed gives the same images.
+
+    Returns:
+        The same shape and type.
+    """
+    seeds = tf.unstack(tf.random.split(seed, 4))
+    batch = tf.shape(images)[0]
+    erased = tf.random.stateless_uniform([batch], seeds[0]) < 0.5
+    inside = []
+    for axis, axis_seed in zip((1, 2), seeds[1:3], strict=True):
+        length = tf.cast(tf.shape(images)[axis], tf.float32)
+        size, place = tf.unstack(tf.random.stateless_uniform([2, batch, 1], axis_seed))
+        size = tf.round(length * (_ERASED[0] + size * (_ERASED[1] - _ERASED[0])))
+        start = tf.floor(place * (length - size + 1.0))
+        index = tf.range(length)
+        inside.append((index >= start) & (index < start + size))
+    mask = (
+        inside[0][:, :, tf.newaxis] & inside[1][:, tf.newaxis] & erased[:, tf.newaxis, tf.newaxis]
+    )
+    noise = tf.random.stateless_uniform(tf.shape(images), seeds[3], 0, 256, dtype=tf.int32)
+    return tf.where(mask[..., tf.newaxis], tf.cast(noise, tf.uint8), images)

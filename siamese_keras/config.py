@@ -52,13 +52,23 @@ class Config:
     )
     batch_size: int = _knob(128, "left images of a step, and as many right images", at_least=1)
 
-    augment: bool = _knob(False, "mirror training images by chance and shift them by 2 pixels")
+    augment: str = _knob(
+        "none",
+        "change training images: mirror by chance and shift by 2 pixels; also erase rectangles",
+        choices=("none", "shift", "shift-erase"),
+    )
 
     # The base model: image -> embedding.
-    architecture: str = _knob("cnn", "kind of base model", choices=("cnn", "mlp", "outline"))
-    filters: tuple[int, ...] = _knob((32, 64, 128), "cnn: filters of each block", at_least=1)
+    architecture: str = _knob(
+        "cnn", "kind of base model", choices=("cnn", "residual", "mlp", "outline")
+    )
+    filters: tuple[int, ...] = _knob(
+        (32, 64, 128), "cnn, residual: filters of each block", at_least=1
+    )
     pooling: str = _knob(
-        "flatten", "cnn: what follows the last block", choices=("flatten", "average", "max")
+        "flatten",
+        "cnn, residual: what follows the last block",
+        choices=("flatten", "average", "max"),
     )
     units: tuple[int, ...] = _knob((), "units of the dense layers before the embedding", at_least=1)
     dropout: float = _knob(0.0, "rate of dropout after each dense layer", at_least=0, at_most=0.95)
@@ -67,11 +77,15 @@ class Config:
         "linear", "activation of the embedding layer", choices=("linear", "relu", "tanh")
     )
     unit_length: bool = _knob(True, "scale embeddings to length 1, distances to [0, 2]")
+    mirror: bool = _knob(False, "embed images as the mean of the image and its mirror image")
 
     # Contrastive loss.
     margin: float = _knob(1.2, "distance beyond which different pairs cost nothing", above=0)
     positive_margin: float = _knob(
         0.4, "distance below which same pairs cost nothing; less than the margin", at_least=0
+    )
+    weighting: str = _knob(
+        "active", "pairs that count in a batch's loss", choices=("uniform", "balanced", "active")
     )
 
     # Optimisation.
@@ -113,6 +127,7 @@ class Config:
             "embedding_dim",
             "embedding_activation",
             "unit_length",
+            "mirror",
         )
         return {name: getattr(self, name) for name in names}
 
@@ -157,11 +172,12 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
         # linear layer adds what parts the classes that are seen, and one epoch is enough of it:
         # more of either makes the network forget what its classes do not need.
         "open-set": Config(
-            augment=True,
+            augment="shift",
             architecture="outline",
             unit_length=False,
             margin=6.0,
             positive_margin=3.0,
+            weighting="balanced",
             epochs=1,
             learning_rate=1e-3,
         ),
@@ -177,6 +193,7 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
             unit_length=False,
             margin=1.0,
             positive_margin=0.0,
+            weighting="uniform",
             epochs=20,
             optimizer="rmsprop",
             learning_rate=1e-3,
@@ -192,6 +209,7 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
             unit_length=False,
             margin=2.0,
             positive_margin=0.0,
+            weighting="uniform",
             epochs=5,
             learning_rate=1e-3,
             schedule="constant",

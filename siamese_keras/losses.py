@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+WEIGHTINGS = ("uniform", "balanced", "active")
+
 
 def _check_margins(margin: float, positive_margin: float) -> None:
     if not margin > 0:
@@ -74,13 +76,15 @@ class ContrastiveLoss(keras.losses.Loss):
     Args:
         margin: As `contrastive_loss`.
         positive_margin: As `contrastive_loss`.
-        balanced: Give same and different pairs of a batch half of the weight each, however many
-            there are of each. All pairs of a batch hold many more different than same ones.
+        weighting: What the loss of a batch is the mean of. `"uniform"`: all its pairs alike;
+            `"balanced"`: the mean of its same pairs and that of its different ones, however many
+            there are of each; `"active"`: likewise, of those pairs alone that cost something, so
+            that the last hard pairs weigh as much as the many at first.
         reduction: As in `keras.losses.Loss`.
         name: Name of the loss.
 
     Raises:
-        ValueError: When a margin is out of range.
+        ValueError: When a margin is out of range or `weighting` is unknown.
     """
 
     def __init__(
@@ -88,28 +92,34 @@ class ContrastiveLoss(keras.losses.Loss):
         margin: float = 1.0,
         positive_margin: float = 0.0,
         *,
-        balanced: bool = False,
+        weighting: str = "uniform",
         reduction: str = "sum_over_batch_size",
         name: str = "contrastive_loss",
     ):
         super().__init__(reduction=reduction, name=name)
         _check_margins(margin, positive_margin)
+        if weighting not in WEIGHTINGS:
+            raise ValueError(
+                f"`weighting` must be one of {', '.join(WEIGHTINGS)}. Received: {weighting!r}"
+            )
         self.margin = margin
         self.positive_margin = positive_margin
-        self.balanced = balanced
+        self.weighting = weighting
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Return the loss of each pair, weighted when `balanced`; shapes as `contrastive_loss`."""
+        """Return the loss of each pair, weighted; shapes as `contrastive_loss`."""
         losses = contrastive_loss(y_true, y_pred, self.margin, self.positive_margin)
-        if not self.balanced:
+        if self.weighting == "uniform":
             return losses
         different = ops.cast(y_true, "float32")
-        num_different = ops.sum(different)
         num_pairs = ops.cast(ops.size(different), "float32")
+        kinds = [different, 1.0 - different]
+        if self.weighting == "active":
+            active = ops.cast(losses > 0, "float32")
+            kinds = [kind * active for kind in kinds]
         # A batch without pairs of one kind has nothing to weigh there: 1 avoids 0 / 0.
-        weight_different = 0.5 * num_pairs / ops.maximum(num_different, 1.0)
-        weight_same = 0.5 * num_pairs / ops.maximum(num_pairs - num_different, 1.0)
-        return losses * (different * weight_different + (1.0 - different) * weight_same)
+        weight = sum(0.5 * num_pairs * kind / ops.maximum(ops.sum(kind), 1.0) for kind in kinds)
+        return losses * weight
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make this loss again."""
@@ -117,5 +127,5 @@ class ContrastiveLoss(keras.losses.Loss):
             **super().get_config(),
             "margin": self.margin,
             "positive_margin": self.positive_margin,
-            "balanced": self.balanced,
+            "weighting": self.weighting,
         }

@@ -98,6 +98,22 @@ def _outline_features(x: Any) -> Any:
     )
 
 
+def _convolution(x: Any, filters: int, name: str, *, pool: bool = False) -> Any:
+    """3 x 3 convolution, 2 x 2 max pooling when `pool`, batch normalisation and ReLU."""
+    x = layers.Conv2D(
+        filters,
+        3,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=f"conv{name}",
+    )(x)
+    if pool:  # first: what follows has a quarter of the values then
+        x = layers.MaxPooling2D(padding="same", name=f"pool{name}")(x)
+    x = layers.BatchNormalization(name=f"norm{name}")(x)
+    return layers.ReLU(name=f"relu{name}")(x)
+
+
 def _small_normal(embedding_dim: int) -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(stddev=0.2 / embedding_dim**0.5)
 
@@ -120,15 +136,18 @@ def build_base_model(
     embedding_dim: int = 64,
     embedding_activation: str = "linear",
     unit_length: bool = True,
+    mirror: bool = False,
 ) -> keras.Model:
     """Build the network that maps an image to its embedding.
 
     Args:
         image_shape: Height, width and channels, each at least 1.
-        architecture: `"cnn"`: for each of `filters` a 3 x 3 convolution, batch normalisation, ReLU
-            and 2 x 2 max pooling; `"mlp"`: the image as a vector; or `"outline"`: silhouette and
-            edges in blocks of 4 x 4 pixels, which stay in the embedding beside a learnt part, so
-            that training cannot forget them. For classes that were never seen.
+        architecture: `"cnn"`: for each of `filters` a 3 x 3 convolution, 2 x 2 max pooling, batch
+            normalisation and ReLU; `"residual"`: after each of these but the first two more
+            convolutions with a shortcut around them; `"mlp"`: the image as a vector; or
+            `"outline"`: silhouette and edges in blocks of 4 x 4 pixels, which stay in the
+            embedding beside a learnt part, so that training cannot forget them. For classes that
+            were never seen.
         filters: Filters of the convolutions; the MLP has none.
         pooling: What follows the last block of the CNN: `"flatten"` keeps every place apart,
             `"average"` and `"max"` pool over all places, in the stead of the last 2 x 2.
@@ -137,6 +156,7 @@ def build_base_model(
         embedding_dim: Length of the embedding, at least 1; of its learnt part for `"outline"`.
         embedding_activation: Activation of the layer that makes the embedding.
         unit_length: Scale every embedding to Euclidean length 1, so that distances lie in [0, 2].
+        mirror: As `average_mirrored` makes it.
 
     Returns:
         Model named `base`: uint8 `[batch, height, width, channels]`, 0 to 255, to float32
@@ -150,27 +170,23 @@ def build_base_model(
     image = keras.Input(image_shape, dtype="uint8", name="image")
     x = layers.Rescaling(1 / 255, name="rescaling")(image)
     fixed = None
-    if architecture == "cnn":
+    if architecture in ("cnn", "residual"):
         for block, width in enumerate(filters, start=1):
-            x = layers.Conv2D(
-                width,
-                3,
-                padding="same",
-                use_bias=False,
-                kernel_initializer="he_normal",
-                name=f"conv{block}",
-            )(x)
-            x = layers.BatchNormalization(name=f"norm{block}")(x)
-            x = layers.ReLU(name=f"relu{block}")(x)
-            if block < len(filters) or pooling == "flatten":
-                x = layers.MaxPooling2D(padding="same", name=f"pool{block}")(x)
+            pool = block < len(filters) or pooling == "flatten"
+            x = _convolution(x, width, str(block), pool=pool)
+            if architecture == "residual" and block > 1:
+                y = _convolution(x, width, f"{block}a")
+                y = _convolution(y, width, f"{block}b")
+                x = layers.Add(name=f"add{block}")([x, y])
         x = _POOLING[pooling](name="pooling")(x)
     elif architecture == "mlp":
         x = layers.Flatten(name="flatten")(x)
     elif architecture == "outline":
         x = fixed = _outline_features(x)
     else:
-        raise ValueError(f"`architecture` must be cnn, mlp or outline. Received: {architecture!r}")
+        raise ValueError(
+            f"`architecture` must be cnn, residual, mlp or outline. Received: {architecture!r}"
+        )
     for number, width in enumerate(units, start=1):
         x = layers.Dense(width, activation="relu", name=f"dense{number}")(x)
         if dropout:
@@ -186,6 +202,32 @@ def build_base_model(
         x = layers.Concatenate(name="with_outline")([fixed, x])
     if unit_length:
         x = layers.UnitNormalization(name="unit_length")(x)
+    base = keras.Model(image, x, name="base")
+    return average_mirrored(base, unit_length=unit_length) if mirror else base
+
+
+@keras.saving.register_keras_serializable(package="siamese_keras")
+def mirror_images(images: Any) -> Any:
+    """Swap left and right of images `[batch, height, width, channels]`."""
+    return ops.flip(images, axis=2)
+
+
+def average_mirrored(base: keras.Model, *, unit_length: bool) -> keras.Model:
+    """Build the model whose embedding is the mean of those of an image and of its mirror image.
+
+    Args:
+        base: A base model; its weights are shared, not copied.
+        unit_length: Scale the mean to Euclidean length 1.
+
+    Returns:
+        A base model as `build_base_model` makes it, which takes twice the time.
+    """
+    network = keras.Model(base.input, base.output, name="network")
+    image = keras.Input(base.input_shape[1:], dtype="uint8", name="image")
+    mirrored = layers.Lambda(mirror_images, dtype="uint8", name="mirror")(image)
+    x = layers.Average(name="average")([network(image), network(mirrored)])
+    if unit_length:
+        x = layers.UnitNormalization(name="mean_unit_length")(x)
     return keras.Model(image, x, name="base")
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from siamese_keras.augmentation import mirror_and_shift
+from siamese_keras.augmentation import augment_images
 
 _THRESHOLD_DRAWS = 10
 
@@ -221,7 +221,7 @@ def pair_pipeline(
     seed: int,
     epochs: int = 1,
     first_epoch: int = 0,
-    augment: bool = False,
+    augment: str = "none",
     class_names: Sequence[str] | None = None,
 ) -> tf.data.Dataset:
     """Make the pairs for `model.fit(..., steps_per_epoch=steps_per_epoch(...))`.
@@ -236,7 +236,7 @@ def pair_pipeline(
         seed: Seed of all that is drawn.
         epochs: The epoch to stop before.
         first_epoch: The epoch to begin with: a resumed training gives the one it has reached.
-        augment: Mirror every image by chance and shift it by up to 2 pixels.
+        augment: How images are changed at random, as `augment_images` has it.
         class_names: Names for error messages.
 
     Returns:
@@ -263,12 +263,11 @@ def pair_pipeline(
         left: tf.Tensor, right: tf.Tensor, batch_seed: tf.Tensor
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         inputs = {"left": tf.gather(image_tensor, left), "right": tf.gather(image_tensor, right)}
-        if augment:
-            seeds = tf.unstack(tf.random.split(batch_seed, 2))
-            inputs = {
-                side: mirror_and_shift(inputs[side], side_seed)
-                for side, side_seed in zip(("left", "right"), seeds, strict=True)
-            }
+        seeds = tf.unstack(tf.random.split(batch_seed, 2))
+        inputs = {
+            side: augment_images(inputs[side], side_seed, augment)
+            for side, side_seed in zip(("left", "right"), seeds, strict=True)
+        }
         left_labels, right_labels = tf.gather(label_tensor, left), tf.gather(label_tensor, right)
         if kind == "all":
             left_labels = left_labels[:, tf.newaxis]

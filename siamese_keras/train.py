@@ -14,6 +14,7 @@ import datetime
 import importlib.util
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from siamese_keras.evaluate import (
 from siamese_keras.export import export
 from siamese_keras.losses import ContrastiveLoss
 from siamese_keras.metrics import summarise
-from siamese_keras.model import build_base_model, build_outer_model
+from siamese_keras.model import average_mirrored, build_base_model, build_outer_model
 from siamese_keras.monitoring import StopOnInterrupt, TrainingWarnings, pair_metrics
 from siamese_keras.optimizer import build_optimizer
 from siamese_keras.pairs import check_labels, pair_pipeline, steps_per_epoch
@@ -46,6 +47,7 @@ def train(
     dataset: Dataset,
     *,
     tensorboard: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: str | int = "auto",
 ) -> Run:
     """Train as `config` says and write the run into `run_dir`.
@@ -58,6 +60,7 @@ def train(
         run_dir: Folder to write to: new, or empty.
         dataset: The dataset that `config` names, all classes.
         tensorboard: Write TensorBoard logs into the run as well.
+        callbacks: Further callbacks for `fit`.
         verbose: As in `keras.Model.fit`.
 
     Returns:
@@ -76,7 +79,8 @@ def train(
     for split in (dataset.validation, dataset.test, *([] if unseen is None else [unseen])):
         check_labels(split.labels, class_names)  # now rather than after the training
     keras.utils.set_random_seed(config.seed)
-    base = build_base_model(dataset.image_shape, **config.base_model_options())
+    # Mirror images come in after the training: to learn from both at once would take twice as long.
+    base = build_base_model(dataset.image_shape, **{**config.base_model_options(), "mirror": False})
     all_pairs = config.pairs == "all"
     fitted = build_outer_model(base, all_pairs=all_pairs)
     train_split, validation = dataset.train, dataset.validation
@@ -89,7 +93,7 @@ def train(
             schedule=config.schedule,
             steps=steps * config.epochs,
         ),
-        loss=ContrastiveLoss(config.margin, config.positive_margin, balanced=all_pairs),
+        loss=ContrastiveLoss(config.margin, config.positive_margin, weighting=config.weighting),
         metrics=pair_metrics(config.margin, config.positive_margin),
     )
     best = keras.callbacks.EarlyStopping(
@@ -98,7 +102,8 @@ def train(
         patience=config.epochs,  # never stops: it only keeps the best weights
         restore_best_weights=True,
     )
-    callbacks: list[keras.callbacks.Callback] = [
+    callbacks = [
+        *callbacks,
         keras.callbacks.CSVLogger(run_dir / "history.csv"),
         TrainingWarnings(config.margin),
     ]
@@ -119,7 +124,7 @@ def train(
         )
         for split, epochs, offset, augment in (
             (train_split, config.epochs, 0, config.augment),
-            (validation, 1, 1, False),
+            (validation, 1, 1, "none"),
         )
     ]
     started = time.perf_counter()
@@ -134,6 +139,8 @@ def train(
             verbose=verbose,
         )
     seconds = time.perf_counter() - started
+    if config.mirror:
+        base = average_mirrored(base, unit_length=config.unit_length)
     outer = build_outer_model(base)
     save_models(run_dir, config, outer)  # first of all: what follows may fail
     run = Run(

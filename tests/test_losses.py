@@ -45,12 +45,14 @@ def test_balanced_loss_gives_each_kind_half_the_weight():
     # One same pair with loss 1, three different pairs with losses 0.25, 0.25 and 1: (1 + 0.5) / 2.
     different = np.array([0, 1, 1, 1], np.float32)
     distance = np.array([1, 0.5, 0.5, 0], np.float32)
-    assert float(ContrastiveLoss(1.0, balanced=True)(different, distance)) == pytest.approx(0.75)
+    assert float(ContrastiveLoss(1.0, weighting="balanced")(different, distance)) == pytest.approx(
+        0.75
+    )
 
 
 @pytest.mark.parametrize("kind", [0.0, 1.0])
 def test_balanced_loss_of_a_batch_with_one_kind_is_finite(kind):
-    loss = ContrastiveLoss(1.0, balanced=True)(np.full(3, kind), np.full(3, 0.5, np.float32))
+    loss = ContrastiveLoss(1.0, weighting="balanced")(np.full(3, kind), np.full(3, 0.5, np.float32))
     assert float(loss) == pytest.approx(0.125)
 
 
@@ -78,6 +80,21 @@ def test_margins_out_of_range_are_refused(make, margin, positive_margin, message
         make(margin, positive_margin)
 
 
+def test_active_loss_averages_the_pairs_that_cost_something():
+    different = np.array([1, 1, 1, 0, 0, 0], np.float32)
+    distance = np.array([0.2, 0.7, 1.3, 0.1, 0.6, 0.3], np.float32)
+    loss = ContrastiveLoss(1.2, 0.4, weighting="active")
+    # 1.0 and 0.5 short of the margin, 0.2 beyond the positive margin; the rest costs nothing.
+    expected = (1.0**2 + 0.5**2) / 2 / 2 + 0.2**2 / 2
+    assert float(loss(different, distance)) == pytest.approx(expected)
+    assert float(loss(different[:3], np.float32([2, 2, 2]))) == 0
+
+
+def test_unknown_weighting_is_refused():
+    with pytest.raises(ValueError, match=r"`weighting` must be one of .* Received: 'hard'"):
+        ContrastiveLoss(weighting="hard")
+
+
 def test_gradients_are_finite_at_the_edges():
     distance = tf.constant([0.0, 0.0, 0.4, 1.2])
     with tf.GradientTape() as tape:
@@ -89,12 +106,12 @@ def test_gradients_are_finite_at_the_edges():
 
 def test_loss_is_saved_with_a_model_and_loaded_in_a_fresh_process(tmp_path):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    model.compile(loss=ContrastiveLoss(1.5, 0.25, balanced=True))
+    model.compile(loss=ContrastiveLoss(1.5, 0.25, weighting="balanced"))
     model.save(tmp_path / "model.keras")
     code = (
         "import sys, keras, siamese_keras.losses\n"
         "loss = keras.models.load_model(sys.argv[1], safe_mode=True).loss\n"
-        "print(type(loss).__name__, loss.margin, loss.positive_margin, loss.balanced)"
+        "print(type(loss).__name__, loss.margin, loss.positive_margin, loss.weighting)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "model.keras"],
@@ -102,4 +119,4 @@ def test_loss_is_saved_with_a_model_and_loaded_in_a_fresh_process(tmp_path):
         text=True,
         check=True,
     )
-    assert done.stdout.split() == ["ContrastiveLoss", "1.5", "0.25", "True"]
+    assert done.stdout.split() == ["ContrastiveLoss", "1.5", "0.25", "balanced"]

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from siamese_keras.config import PRESETS
 from siamese_keras.model import (
+    average_mirrored,
     build_base_model,
     build_outer_model,
     edge_strengths,
@@ -152,7 +153,7 @@ def test_unknown_parts_are_refused():
     with pytest.raises(ValueError, match=r"`pooling` must be one of .* Received: 'sum'"):
         build_base_model((28, 28, 1), pooling="sum")
     with pytest.raises(
-        ValueError, match=r"`architecture` must be cnn, mlp or outline. Received: 'vit'"
+        ValueError, match=r"`architecture` must be cnn, residual, mlp or outline. Received: 'vit'"
     ):
         build_base_model((28, 28, 1), architecture="vit")
 
@@ -173,6 +174,31 @@ def test_number_of_parameters(preset, parameters):
     assert model.count_params() == parameters
 
 
+def test_residual_model_adds_to_what_it_had(rng):
+    """With nothing coming out of the added convolutions, it is the plain one."""
+    plain = build_base_model((28, 28, 1), filters=(2, 4, 8))
+    residual = build_base_model((28, 28, 1), architecture="residual", filters=(2, 4, 8))
+    for layer in plain.layers:
+        residual.get_layer(layer.name).set_weights(layer.get_weights())
+    x = images(rng, 3)
+    assert np.abs(plain(x) - residual(x)).max() > 1e-3
+    for block in (2, 3):
+        norm = residual.get_layer(f"norm{block}b")
+        norm.gamma.assign(norm.gamma * 0)
+    np.testing.assert_allclose(residual(x), plain(x), atol=1e-6)
+
+
+def test_mirrored_embeddings_are_the_mean_of_both_views(base, rng):
+    mirrored = average_mirrored(base, unit_length=True)
+    assert mirrored.name == "base"
+    x = images(rng, 3)
+    mean = base.predict_on_batch(x) + base.predict_on_batch(x[:, :, ::-1].copy())
+    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    np.testing.assert_allclose(mirrored.predict_on_batch(x), mean, atol=1e-6)
+    np.testing.assert_allclose(mirrored(x), mirrored(x[:, :, ::-1].copy()), atol=1e-6)
+    assert mirrored.count_params() == base.count_params()
+
+
 def test_saved_models_load_in_a_fresh_process_in_safe_mode(base, rng, tmp_path):
     left, right = images(rng, 3), images(rng, 3)
     np.savez(tmp_path / "images.npz", left=left, right=right)
@@ -181,6 +207,8 @@ def test_saved_models_load_in_a_fresh_process_in_safe_mode(base, rng, tmp_path):
     base.save(tmp_path / "base.keras")
     outline = build_base_model((28, 28, 1), architecture="outline")
     outline.save(tmp_path / "outline.keras")
+    mirror = build_base_model((28, 28, 1), architecture="residual", filters=(2, 4), mirror=True)
+    mirror.save(tmp_path / "mirror.keras")
     code = (
         "import sys, numpy as np, keras, siamese_keras.model\n"
         "from pathlib import Path\n"
@@ -189,7 +217,7 @@ def test_saved_models_load_in_a_fresh_process_in_safe_mode(base, rng, tmp_path):
         "for name in ('pair', 'all'):\n"
         "    model = keras.models.load_model(folder / f'{name}.keras', safe_mode=True)\n"
         "    np.save(folder / f'{name}.npy', model.predict_on_batch(inputs))\n"
-        "for name in ('base', 'outline'):\n"
+        "for name in ('base', 'outline', 'mirror'):\n"
         "    model = keras.models.load_model(folder / f'{name}.keras', safe_mode=True)\n"
         "    np.save(folder / f'{name}.npy', model.predict_on_batch(inputs['left']))\n"
     )
@@ -198,6 +226,8 @@ def test_saved_models_load_in_a_fresh_process_in_safe_mode(base, rng, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "base.npy"), a, atol=1e-6)
     again = np.load(tmp_path / "outline.npy")
     np.testing.assert_allclose(again, outline.predict_on_batch(left), atol=1e-6)
+    again = np.load(tmp_path / "mirror.npy")
+    np.testing.assert_allclose(again, mirror.predict_on_batch(left), atol=1e-6)
     np.testing.assert_allclose(
         np.load(tmp_path / "pair.npy"), np.linalg.norm(a - b, axis=1), atol=1e-5
     )

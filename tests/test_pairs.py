@@ -2,7 +2,9 @@ import collections
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from siamese_keras import augmentation
 from siamese_keras.pairs import (
     balanced_pairs,
     evaluation_pairs,
@@ -206,7 +208,9 @@ def test_augmented_images_are_mirrored_and_shifted_copies(rng):
     images[:, 4, 5] = 100  # and a paler one to its right, to the left when mirrored
 
     def batches(**options):
-        pipeline = pair_pipeline("balanced", images, labels, batch_size=64, augment=True, **options)
+        pipeline = pair_pipeline(
+            "balanced", images, labels, batch_size=64, augment="shift", **options
+        )
         return np.stack([x["left"] for x, _ in pipeline.as_numpy_iterator()])[..., 0]
 
     epochs = batches(seed=0, epochs=4)
@@ -223,3 +227,37 @@ def test_augmented_images_are_mirrored_and_shifted_copies(rng):
     np.testing.assert_array_equal(epochs[2:], batches(seed=0, epochs=4, first_epoch=2))
     assert not np.array_equal(epochs[0], epochs[1])
     assert not np.array_equal(epochs, batches(seed=1, epochs=4))
+
+
+def test_erased_images_hold_a_rectangle_of_noise_each_second_time(rng):
+    images = np.full((400, 28, 14, 1), 7, np.uint8)
+    seed = tf.constant([1, 2])
+    erased = augmentation.erase(images, seed).numpy()
+    shares, heights, widths = [], [], []
+    for image in erased[..., 0]:
+        changed = image != 7
+        rows, columns = changed.any(axis=1), changed.any(axis=0)
+        if not changed.any():
+            continue
+        rectangle = image[np.ix_(rows, columns)]
+        assert np.ptp(np.flatnonzero(rows)) + 1 == rows.sum()
+        assert np.ptp(np.flatnonzero(columns)) + 1 == columns.sum()
+        shares.append((rectangle != 7).mean())
+        heights.append(rows.sum())
+        widths.append(columns.sum())
+    assert 160 < len(shares) < 240
+    assert np.mean(shares) > 0.98
+    assert (min(heights), max(heights)) == (4, 14)
+    assert (min(widths), max(widths)) == (2, 7)
+    assert erased.dtype == np.uint8
+    assert (erased[:, 0] != 7).any()  # to the very edges
+    assert (erased[:, -1] != 7).any()
+    np.testing.assert_array_equal(erased, augmentation.erase(images, seed))
+    both = augmentation.augment_images(images, seed, "shift-erase").numpy()
+    assert (both == 0).any()  # shifted over black
+    assert len(np.unique(both)) > 100
+
+
+def test_images_stay_as_they_are_without_augmentation():
+    images = np.arange(2 * 5 * 5, dtype=np.uint8).reshape(2, 5, 5, 1)
+    np.testing.assert_array_equal(augmentation.augment_images(images, [0, 1], "none"), images)

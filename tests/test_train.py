@@ -248,9 +248,23 @@ def test_settings_reach_optimizer_and_pipeline(sample, tmp_path, monkeypatch):
 
     monkeypatch.setattr(training, "pair_pipeline", recorded)
     monkeypatch.setattr(training, "build_optimizer", built_optimizer)
-    train(dataclasses.replace(TINY, epochs=1, augment=True), tmp_path / "run", sample, verbose=0)
-    assert asked == [("all", 50, True), ("all", 50, False)]  # validation images stay as they are
+    train(dataclasses.replace(TINY, epochs=1, augment="shift"), tmp_path / "run", sample, verbose=0)
+    assert asked == [
+        ("all", 50, "shift"),
+        ("all", 50, "none"),
+    ]  # validation images stay as they are
     assert built == [(("adam", TINY.learning_rate), {"schedule": "one-cycle", "steps": 5})]
+
+
+def test_run_with_mirrored_embeddings_is_saved_as_it_was_scored(sample, tmp_path):
+    config = dataclasses.replace(
+        TINY, epochs=1, architecture="residual", augment="shift-erase", mirror=True
+    )
+    run = train(config, tmp_path / "run", sample, verbose=0)
+    x = sample.test.images[:20]
+    embedded = embed(run.base, x)
+    np.testing.assert_allclose(embedded, embed(run.base, x[:, :, ::-1].copy()), atol=1e-5)
+    np.testing.assert_allclose(embed(Run.load(tmp_path / "run").base, x), embedded, atol=1e-6)
 
 
 def test_optimizers_follow_their_schedule():
