@@ -96,19 +96,11 @@ def train(
         loss=ContrastiveLoss(config.margin, config.positive_margin, weighting=config.weighting),
         metrics=pair_metrics(config.margin, config.positive_margin),
     )
-    best = keras.callbacks.EarlyStopping(
-        "val_pair_accuracy",
-        mode="max",
-        patience=config.epochs,  # never stops: it only keeps the best weights
-        restore_best_weights=True,
-    )
     callbacks = [
         *callbacks,
         keras.callbacks.CSVLogger(run_dir / "history.csv"),
         TrainingWarnings(config.margin),
     ]
-    if config.keep == "best":
-        callbacks.append(best)
     if tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(run_dir / "tensorboard"))
     pipelines = [

@@ -87,28 +87,6 @@ def test_every_preset_trains(preset, sample, tmp_path):
     assert np.isfinite(read_history(run.path / "history.csv")["val_loss"]).all()
 
 
-@pytest.mark.filterwarnings("ignore:The embedding collapses")
-def test_best_weights_are_those_of_the_best_validation_epoch(sample, tmp_path, monkeypatch):
-    """A learning rate that wrecks the last epoch: `best` keeps an earlier one, `last` does not."""
-    accuracy = {}
-    monkeypatch.setattr(
-        training,
-        "build_optimizer",
-        lambda name, rate, *, schedule, steps: keras.optimizers.SGD(
-            keras.optimizers.schedules.PiecewiseConstantDecay([2 * steps // 3], [0.5, 1e4])
-        ),
-    )
-    for keep in ("best", "last"):
-        run = train(dataclasses.replace(TINY, keep=keep), tmp_path / keep, sample, verbose=0)
-        history = read_history(run.path / "history.csv")["val_pair_accuracy"]
-        same = run.outer.predict_on_batch(
-            {"left": sample.test.images[:50], "right": sample.test.images[50:100]}
-        )
-        accuracy[keep] = (max(history), history[-1], float(np.std(same)))
-    assert accuracy["best"][0] > accuracy["best"][1]
-    assert accuracy["best"][2] != pytest.approx(accuracy["last"][2], rel=1e-3)
-
-
 class Interrupt(keras.callbacks.Callback):
     """Press Ctrl-C in the second epoch, `times` times."""
 
