@@ -1,16 +1,19 @@
-"""Measure what a request costs: the exported model against `model.predict`.
+"""Measure what a request costs: the exported model against `model.predict` and LiteRT.
 
-    python benchmarks/serving.py RUN
+    python benchmarks/serving.py RUN [--data-dir FOLDER]
 
-Times pixels to distances for 1, 32 and 256 pairs of noise, three ways in turn, so that all meet the
-same conditions: the Keras model's `predict`; the exported model by `tf.saved_model.load`; the same
-by the C++ loader in a process of its own, with the way there and back. Prints a table and writes
-benchmarks/serving.json.
+Times pixels to distances for 1, 32 and 256 test pairs, in turn, so that all meet the same
+conditions: the Keras model's `predict`; the exported model by `tf.saved_model.load`; the same by
+the C++ loader in a process of its own, with the way there and back; and the outer model converted
+for LiteRT, with its weights as they are and rounded to 8 bits. Beside the times stands the accuracy
+that each keeps on all test pairs. Prints a table and writes benchmarks/serving.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import platform
@@ -18,7 +21,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -27,8 +32,14 @@ import tensorflow as tf
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from c_api import CApiModel  # the tests' client of the C++ loader
 
+from siamese_keras.data import Dataset
+from siamese_keras.evaluate import load_run_dataset
 from siamese_keras.export import export
+from siamese_keras.pairs import evaluation_pairs
 from siamese_keras.runs import Run
+
+Pair = dict[str, np.ndarray]
+Answer = Callable[[Pair], np.ndarray]
 
 PAIRS = (1, 32, 256)
 WARM_UP_CALLS = 5
@@ -46,35 +57,72 @@ def measure(ways: dict[str, Callable[[], object]], *, rounds: int) -> dict[str, 
     return seconds
 
 
-def benchmark(run: Run, *, rounds: int) -> list[dict[str, object]]:
+def litert(run: Run, *, eight_bits: bool) -> Answer:
+    """Convert the outer model for LiteRT and return the function that answers pairs with it."""
+    converter = tf.lite.TFLiteConverter.from_keras_model(run.outer)
+    if eight_bits:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    with contextlib.redirect_stdout(io.StringIO()):  # it lists all variables
+        content = converter.convert()
+    interpreter = tf.lite.Interpreter(model_content=content, num_threads=os.cpu_count())
+    of = {side: d["index"] for d in interpreter.get_input_details() for side in pair_sides(d)}
+    output = interpreter.get_output_details()[0]["index"]
+
+    def answer(pair: Pair) -> np.ndarray:
+        if len(pair["left"]) != interpreter.get_input_details()[0]["shape"][0]:
+            for side, index in of.items():
+                interpreter.resize_tensor_input(index, pair[side].shape)
+            interpreter.allocate_tensors()
+        for side, index in of.items():
+            interpreter.set_tensor(index, pair[side])
+        interpreter.invoke()
+        return interpreter.get_tensor(output)
+
+    return answer
+
+
+def pair_sides(details: dict[str, Any]) -> list[str]:
+    """Return the side, `left` or `right`, of an input of a converted model."""
+    return [side for side in ("left", "right") if side in details["name"]]
+
+
+def benchmark(run: Run, dataset: Dataset, *, rounds: int) -> list[dict[str, Any]]:
     """Return one row for each number of pairs and way."""
-    rows = []
-    rng = np.random.default_rng(0)
+    test = dataset.test
+    pairs = evaluation_pairs("lab", test.labels, seed=run.config.seed)
+
+    def images(part: slice) -> Pair:
+        return {"left": test.images[pairs.left[part]], "right": test.images[pairs.right[part]]}
+
     with tempfile.TemporaryDirectory() as folder:
         version = export(run, Path(folder))
         loaded = tf.saved_model.load(str(version)).signatures["serving_default"]
         c_api = CApiModel(version)
+        ways: dict[str, Answer] = {
+            "model.predict": lambda pair: run.outer.predict(
+                pair, batch_size=len(pair["left"]), verbose=0
+            ),
+            "tf.saved_model.load": lambda pair: loaded(
+                **{side: tf.constant(x) for side, x in pair.items()}
+            )["distance"].numpy(),
+            "C++ loader, other process": lambda pair: c_api.ask("serving_default", pair)[
+                "distance"
+            ],
+            "LiteRT": litert(run, eight_bits=False),
+            "LiteRT, 8-bit weights": litert(run, eight_bits=True),
+        }
         try:
+            accuracy = {}
+            for way, answer in ways.items():
+                starts = range(0, len(pairs), PAIRS[-1])
+                parts = [answer(images(slice(start, start + PAIRS[-1]))) for start in starts]
+                same = run.classifier.same(np.concatenate(parts))
+                accuracy[way] = float((same == (pairs.different < 0.5)).mean())
+            rows = []
             for n in PAIRS:
-                shape = (n, *run.base.input_shape[1:])
-                pair = {side: rng.integers(0, 256, shape, np.uint8) for side in ("left", "right")}
-
-                def by_saved_model(pair: dict[str, np.ndarray] = pair) -> object:
-                    tensors = {side: tf.constant(images) for side, images in pair.items()}
-                    return loaded(**tensors)["distance"].numpy()
-
-                def by_c_api(pair: dict[str, np.ndarray] = pair) -> object:
-                    return c_api.ask("serving_default", pair)
-
-                def by_predict(pair: dict[str, np.ndarray] = pair) -> object:
-                    return run.outer.predict(pair, batch_size=len(pair["left"]), verbose=0)
-
-                ways = {
-                    "model.predict": by_predict,
-                    "tf.saved_model.load": by_saved_model,
-                    "C++ loader, other process": by_c_api,
-                }
-                for way, seconds in measure(ways, rounds=rounds).items():
+                pair = images(slice(n))
+                calls = {way: partial(answer, pair) for way, answer in ways.items()}
+                for way, seconds in measure(calls, rounds=rounds).items():
                     p50, p99 = np.percentile(seconds, [50, 99])
                     rows.append(
                         {
@@ -83,6 +131,7 @@ def benchmark(run: Run, *, rounds: int) -> list[dict[str, object]]:
                             "pairs_per_second": round(n / p50, 1),
                             "p50_ms": round(1e3 * p50, 3),
                             "p99_ms": round(1e3 * p99, 3),
+                            "accuracy": round(accuracy[way], 5),
                         }
                     )
         finally:
@@ -94,14 +143,17 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
     parser.add_argument("run", type=Path, metavar="RUN", help="folder that training wrote")
+    parser.add_argument("--data-dir", type=Path, help="folder with the data")
     parser.add_argument("--rounds", type=int, default=200, help="calls to time (default: 200)")
     options = parser.parse_args()
-    rows = benchmark(Run.load(options.run), rounds=options.rounds)
-    print(f"{'pairs':>5}  {'way':<25}  {'pairs/s':>9}  {'p50 ms':>8}  {'p99 ms':>8}")
+    run = Run.load(options.run)
+    dataset = load_run_dataset(run.config, options.data_dir)
+    rows = benchmark(run, dataset, rounds=options.rounds)
+    print(f"{'pairs':>5}  {'way':<25}  {'pairs/s':>9}  {'p50 ms':>8}  {'p99 ms':>8}  accuracy")
     for row in rows:
         print(
             f"{row['pairs']:>5}  {row['way']:<25}  {row['pairs_per_second']:>9,.0f}  "
-            f"{row['p50_ms']:>8.2f}  {row['p99_ms']:>8.2f}"
+            f"{row['p50_ms']:>8.2f}  {row['p99_ms']:>8.2f}  {row['accuracy']:.4f}"
         )
     one = {row["way"]: row["p50_ms"] for row in rows if row["pairs"] == 1}
     ratio = one["model.predict"] / one["tf.saved_model.load"]

@@ -1,0 +1,151 @@
+"""Compare our presets with other implementations: accuracy, time and memory, side by side.
+
+    pip install -e '.[bench]'
+    python benchmarks/compare.py [--rows fast,best] [--seeds 0,1,2]
+
+Each row fits with each seed in a process of its own, on the same images, and is scored on the same
+test pairs; the threshold comes from validation pairs. What is measured goes into
+`benchmarks/results.json` as soon as it ends, and is not measured again: the whole may be done in
+several sittings. The time of a fit depends on the day, so every sitting begins with the reference,
+the first row, and each figure of time carries that of its sitting. `python benchmarks/results.py`
+makes README's table and the figure of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import datetime
+import json
+import multiprocessing
+import platform
+import resource
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import fits
+import numpy as np
+
+from siamese_keras import metrics
+from siamese_keras.classifier import fit_classifier
+from siamese_keras.data import load_dataset
+from siamese_keras.pairs import evaluation_pairs, threshold_pairs
+from siamese_keras.runs import write_json
+
+RESULTS = Path(__file__).parent / "results.json"
+ROWS: dict[str, Callable[..., fits.Fit]] = {
+    "classic-mlp": partial(fits.fit_preset, "classic-mlp"),
+    "classic-cnn": partial(fits.fit_preset, "classic-cnn"),
+    "keras-example": fits.fit_keras_example,
+    "metric-learning": partial(fits.fit_metric_learning, like_fast=False),
+    "metric-learning-tuned": partial(fits.fit_metric_learning, like_fast=True),
+    "fast": partial(fits.fit_preset, "fast"),
+    "best": partial(fits.fit_preset, "best", snapshots=8),  # they are dear to score
+}
+REFERENCE = "classic-mlp"
+GOAL = 0.9146  # what the classic exercise's notebooks reach
+
+
+def measure(row: str, seed: int) -> dict[str, Any]:
+    """Fit a row once and score it.
+
+    Returns:
+        What `results.json` holds of it, but for the sitting: times in seconds, memory in MB.
+        `curve` has accuracy on test pairs after so many seconds of the fit.
+    """
+    dataset = load_dataset(seed=seed)
+    fit = ROWS[row](dataset, seed)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if platform.system() != "Darwin":
+        peak *= 1024  # there it counts kilobytes
+    test, validation = dataset.test, dataset.validation
+    pairs = evaluation_pairs("lab", test.labels, seed=seed)
+    fitted_on = threshold_pairs(validation.labels, seed=seed)
+    curve = []
+    for seconds, weights in fit.snapshots:
+        embedded = fit.embed(weights, test.images)
+        distance = metrics.pair_distances(embedded, pairs)
+        on_validation = metrics.pair_distances(fit.embed(weights, validation.images), fitted_on)
+        try:
+            classifier = fit_classifier(fitted_on.different, on_validation)
+        except ValueError:  # at the very start, when the distances tell nothing yet
+            continue
+        accuracy = float((classifier.same(distance) == (pairs.different < 0.5)).mean())
+        curve.append([round(seconds, 2), round(accuracy, 4)])
+    return {
+        "row": row,
+        "seed": seed,
+        "fit_seconds": round(fit.seconds, 1),
+        "images_per_second": round(fit.images / fit.seconds),
+        "pairs_per_second": round(fit.pairs / fit.seconds),
+        "seconds_to_goal": seconds_to(GOAL, curve),
+        "peak_memory_mb": round(peak / 1e6),
+        "test": metrics.verification(pairs, distance, classifier, seed=seed),
+        "retrieval": metrics.retrieval(embedded, test.labels),
+        "curve": curve,
+    }
+
+
+def seconds_to(goal: float, curve: list[list[float]]) -> float | None:
+    """Return when accuracy first reached `goal`, on the line between two points of the curve."""
+    before, below = 0.0, 0.5
+    for seconds, accuracy in curve:
+        if accuracy >= goal:
+            along = (goal - below) / (accuracy - below)
+            return round(before + along * (seconds - before), 2)
+        before, below = seconds, accuracy
+    return None
+
+
+def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call `function` in a new process, so that neither memory nor compiled code is shared."""
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor:
+        return executor.submit(function, *arguments).result()
+
+
+def main() -> None:
+    """Measure what is not there yet."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rows", type=lambda text: text.split(","), default=list(ROWS))
+    parser.add_argument(
+        "--seeds", type=lambda text: list(map(int, text.split(","))), default=[0, 1, 2]
+    )
+    options = parser.parse_args()
+    if unknown := set(options.rows) - set(ROWS):
+        parser.error(f"argument --rows: expected some of {', '.join(ROWS)}, not {unknown.pop()!r}")
+    stored: dict[str, Any] = {"goal": GOAL, "reference": REFERENCE, "sittings": {}, "results": []}
+    if RESULTS.exists():
+        stored = json.loads(RESULTS.read_text())
+    done = {(result["row"], result["seed"]) for result in stored["results"]}
+    todo = [
+        (row, seed) for seed in options.seeds for row in options.rows if (row, seed) not in done
+    ]
+    sitting = datetime.datetime.now().isoformat(timespec="seconds")
+    reference_seconds: list[float] = []
+    if todo and todo[0][0] != REFERENCE:
+        todo.insert(0, (REFERENCE, todo[0][1]))
+    for row, seed in todo:
+        result = {"sitting": sitting, **in_own_process(measure, row, seed)}
+        if row == REFERENCE:
+            reference_seconds.append(result["fit_seconds"])
+            stored["sittings"][sitting] = {
+                "machine": platform.machine(),
+                "python": platform.python_version(),
+                "reference_fit_seconds": float(np.median(reference_seconds)),
+            }
+        if (row, seed) not in done:
+            stored["results"].append(result)
+        write_json(RESULTS, stored)
+        print(
+            f"{row:22s} seed {seed}  fit {result['fit_seconds']:6.1f} s  to {GOAL}: "
+            f"{result['seconds_to_goal']} s  accuracy {result['test']['accuracy']:.4f}  AUC "
+            f"{result['test']['roc_auc']:.4f}  Recall@1 {result['retrieval']['recall_at_1']:.4f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

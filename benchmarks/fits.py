@@ -1,0 +1,232 @@
+"""What `compare.py` fits: our presets, and other people's recipes on the same images."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from siamese_keras.config import PRESETS
+from siamese_keras.data import Dataset
+from siamese_keras.pairs import balanced_pairs, steps_per_epoch
+from siamese_keras.runs import embed
+from siamese_keras.train import train
+
+_SNAPSHOTS = 20  # of a fit, unless it says otherwise
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """What came of one fit.
+
+    Attributes:
+        seconds: How long it took.
+        images: Images that went through the network, repetitions counted.
+        pairs: Pairs that the loss saw.
+        snapshots: The weights after so many seconds; the last are those at the end.
+        embed: Embeds uint8 images with such weights.
+    """
+
+    seconds: float
+    images: int
+    pairs: int
+    snapshots: list[tuple[float, Any]]
+    embed: Callable[[Any, np.ndarray], np.ndarray]
+
+
+def _due(steps: int, count: int = _SNAPSHOTS) -> set[int]:
+    """The steps after which to keep the weights: close together at first, then further apart."""
+    return {round(steps * (k / count) ** 2) for k in range(1, count)}
+
+
+class _Snapshots(keras.callbacks.Callback):
+    """Keep the weights of the model within the model on the way, with the time."""
+
+    def __init__(self, count: int = _SNAPSHOTS) -> None:
+        super().__init__()
+        self.count = count
+        self.step = 0
+        self.kept: list[tuple[float, Any]] = []
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.due = _due(self.params["steps"] * self.params["epochs"], self.count)
+        self.base = next(layer for layer in self.model.layers if isinstance(layer, keras.Model))
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.step += 1
+        if self.step in self.due:
+            weights = self.base.get_weights()
+            self.kept.append((time.perf_counter() - self.started, weights))
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.ended = time.perf_counter() - self.started
+
+    def fit(self, base: keras.Model, seconds: float, images: int, pairs: int) -> Fit:
+        """Return the fit that took `seconds` in all, what comes before the first step included."""
+        before = seconds - self.ended
+        snapshots = [(before + after, weights) for after, weights in self.kept]
+
+        def embed_with(weights: Any, batch: np.ndarray) -> np.ndarray:
+            base.set_weights(weights)
+            return embed(base, batch)
+
+        return Fit(seconds, images, pairs, [*snapshots, (seconds, base.get_weights())], embed_with)
+
+
+def fit_preset(name: str, dataset: Dataset, seed: int, *, snapshots: int = _SNAPSHOTS) -> Fit:
+    """Fit a preset of ours, and keep its weights so many times."""
+    config = dataclasses.replace(PRESETS[name], seed=seed)
+    kept = _Snapshots(snapshots)
+    with tempfile.TemporaryDirectory() as folder:
+        run = train(config, Path(folder) / "run", dataset, callbacks=[kept], verbose=0)
+    steps = config.epochs * steps_per_epoch(config.pairs, dataset.train.labels, config.batch_size)
+    pairs = config.batch_size ** (2 if config.pairs == "all" else 1)
+    seconds = run.training["fit_seconds"]
+    return kept.fit(run.base, seconds, steps * 2 * config.batch_size, steps * pairs)
+
+
+def fit_keras_example(dataset: Dataset, seed: int) -> Fit:
+    """Fit as Keras's example "Image similarity estimation using a Siamese Network" does.
+
+    Its network, loss, optimizer, batch of 16, 10 epochs and two pairs for every image, half of all
+    same, by Mehdi (2021), https://keras.io/examples/vision/siamese_contrastive/. The example
+    decides by a sigmoid of the normalised distance; to score by the distance ranks pairs alike.
+    """
+    keras.utils.set_random_seed(seed)
+    shape, batch_size, epochs = dataset.image_shape, 16, 10
+    base = keras.Sequential(
+        [
+            keras.Input(shape),
+            layers.BatchNormalization(),
+            layers.Conv2D(4, 5, activation="tanh"),
+            layers.AveragePooling2D(2),
+            layers.Conv2D(16, 5, activation="tanh"),
+            layers.AveragePooling2D(2),
+            layers.Flatten(),
+            layers.BatchNormalization(),
+            layers.Dense(10, activation="tanh"),
+        ],
+        name="base",
+    )
+    sides = [keras.Input(shape), keras.Input(shape)]
+    distance = layers.Lambda(_example_distance, output_shape=(1,))([base(side) for side in sides])
+    score = layers.Dense(1, activation="sigmoid")(layers.BatchNormalization()(distance))
+    outer = keras.Model(sides, score)
+    outer.compile(optimizer="RMSprop", loss=_example_loss, metrics=["accuracy"])
+
+    def two_pairs_of_each(split: Any, draw: int) -> tuple[list[np.ndarray], np.ndarray]:
+        drawn = [
+            balanced_pairs(split.labels, np.random.default_rng((seed, draw, k))) for k in (0, 1)
+        ]
+        left, right = (np.concatenate([getattr(p, s) for p in drawn]) for s in ("left", "right"))
+        x = split.images.astype(np.float32)
+        return [x[left], x[right]], np.concatenate([p.different for p in drawn])[:, np.newaxis]
+
+    x, different = two_pairs_of_each(dataset.train, 0)
+    snapshots = _Snapshots()
+    started = time.perf_counter()
+    outer.fit(
+        x,
+        different,
+        batch_size=batch_size,
+        epochs=epochs,
+        validation_data=two_pairs_of_each(dataset.validation, 1),
+        callbacks=[snapshots],
+        verbose=0,
+    )
+    seconds = time.perf_counter() - started
+    return snapshots.fit(base, seconds, 2 * epochs * len(different), epochs * len(different))
+
+
+def _example_distance(embeddings: Any) -> Any:
+    left, right = embeddings
+    return ops.sqrt(ops.maximum(ops.sum(ops.square(left - right), axis=1, keepdims=True), 1e-7))
+
+
+def _example_loss(different: Any, score: Any) -> Any:
+    same_loss, different_loss = ops.square(score), ops.square(ops.maximum(1 - score, 0))
+    return ops.mean((1 - different) * same_loss + different * different_loss)
+
+
+def fit_metric_learning(dataset: Dataset, seed: int, *, like_fast: bool) -> Fit:
+    """Fit preset `fast`'s network in PyTorch, with PyTorch Metric Learning's contrastive loss.
+
+    Of the library's own are the loss over all pairs of a batch, the unit-length embeddings and the
+    mean over the pairs that cost something.
+
+    Args:
+        dataset: The images.
+        seed: Seed of weights and batches.
+        like_fast: Take margins, rates and epochs of preset `fast`; without, the library's own
+            margins, 0 and 1, Adam at its own rate of 1e-3, and 5 epochs.
+    """
+    import torch
+    from pytorch_metric_learning.losses import ContrastiveLoss
+
+    torch.manual_seed(seed)
+    config = PRESETS["fast"]
+    batch_size = 2 * config.batch_size
+    epochs = config.epochs if like_fast else 5
+    widths = config.filters
+    modules: list[torch.nn.Module] = []
+    for before, width in zip((1, *widths), widths, strict=False):
+        convolution = torch.nn.Conv2d(before, width, 3, padding=1, bias=False)
+        torch.nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        pool = torch.nn.MaxPool2d(2, ceil_mode=True)
+        modules += [convolution, pool, torch.nn.BatchNorm2d(width), torch.nn.ReLU()]
+    modules += [torch.nn.Flatten(), torch.nn.Linear(4 * 4 * widths[-1], config.embedding_dim)]
+    network = torch.nn.Sequential(*modules).to(memory_format=torch.channels_last)
+    images, labels = dataset.train.images, dataset.train.labels
+    steps = len(images) // batch_size
+    loss, optimizer = ContrastiveLoss(), torch.optim.Adam(network.parameters(), 1e-3)
+    schedule = None
+    if like_fast:
+        loss = ContrastiveLoss(config.positive_margin, config.margin)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, config.learning_rate, total_steps=steps * epochs, pct_start=0.25
+        )
+    x = torch.from_numpy(images).permute(0, 3, 1, 2)
+    y = torch.from_numpy(labels.astype(np.int64))
+    due = _due(steps * epochs)
+    snapshots: list[tuple[float, Any]] = []
+
+    def keep() -> None:
+        weights = {name: value.clone() for name, value in network.state_dict().items()}
+        snapshots.append((time.perf_counter() - started, weights))
+
+    started = time.perf_counter()
+    for epoch in range(epochs):
+        order = torch.randperm(len(x))
+        for step in range(steps):
+            batch = order[step * batch_size : (step + 1) * batch_size]
+            pixels = x[batch].to(torch.float32, memory_format=torch.channels_last) / 255
+            optimizer.zero_grad()
+            loss(network(pixels), y[batch]).backward()
+            optimizer.step()
+            if schedule:
+                schedule.step()
+            if epoch * steps + step + 1 in due:
+                keep()
+    keep()
+
+    def embed_with(weights: Any, batch: np.ndarray) -> np.ndarray:
+        network.load_state_dict(weights)
+        network.eval()
+        with torch.no_grad():
+            parts = [
+                torch.nn.functional.normalize(network(part.permute(0, 3, 1, 2) / 255))
+                for part in torch.from_numpy(batch.astype(np.float32)).split(500)
+            ]
+        return torch.cat(parts).numpy()
+
+    seen = steps * epochs * batch_size
+    pairs = steps * epochs * batch_size * (batch_size - 1) // 2
+    return Fit(snapshots[-1][0], seen, pairs, snapshots, embed_with)

@@ -1,0 +1,74 @@
+"""How do time and memory of an epoch grow with the images, and with the pairs?
+
+    python benchmarks/scaling.py
+
+Trains preset `fast`'s network for one epoch on 10,000, 60,000 and 240,000 images, noise in the size
+of Fashion-MNIST's, once on one pair for each image and once on all pairs of each batch; each time
+in a process of its own. Prints a table and writes `benchmarks/scaling.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from compare import in_own_process
+
+from siamese_keras.config import PRESETS
+from siamese_keras.losses import ContrastiveLoss
+from siamese_keras.model import build_base_model, build_outer_model
+from siamese_keras.pairs import pair_pipeline, steps_per_epoch
+
+IMAGES = (10_000, 60_000, 240_000)
+KINDS = ("balanced", "all")
+
+
+def measure(kind: str, count: int) -> dict[str, Any]:
+    """Train for one epoch and return what it took."""
+    config = PRESETS["fast"]
+    rng = np.random.default_rng(0)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    images = rng.integers(0, 256, (count, 28, 28, 1), np.uint8)
+    labels = np.arange(count) % 10
+    outer = build_outer_model(
+        build_base_model((28, 28, 1), **config.base_model_options()), all_pairs=kind == "all"
+    )
+    outer.compile("adam", ContrastiveLoss(config.margin, config.positive_margin))
+
+    def fit(images: np.ndarray, labels: np.ndarray) -> float:
+        pipeline = pair_pipeline(kind, images, labels, batch_size=config.batch_size, seed=0)
+        started = time.perf_counter()
+        outer.fit(pipeline, epochs=1, shuffle=False, verbose=0)
+        return time.perf_counter() - started
+
+    fit(images[:1000], labels[:1000])  # compiles
+    seconds = fit(images, labels)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    steps = steps_per_epoch(kind, labels, config.batch_size)
+    return {
+        "pairs_by": kind,
+        "images": count,
+        "pairs": steps * config.batch_size ** (2 if kind == "all" else 1),
+        "seconds_per_epoch": round(seconds, 1),
+        "memory_mb": round(used * 1024 / 1e6),
+    }
+
+
+def main() -> None:
+    """Measure, print and write."""
+    rows = [in_own_process(measure, kind, count) for kind in KINDS for count in IMAGES]
+    print(f"{'pairs by':>9} {'images':>8} {'pairs':>11} {'s/epoch':>8} {'MB':>6}")
+    for row in rows:
+        print(
+            f"{row['pairs_by']:>9} {row['images']:>8,} {row['pairs']:>11,} "
+            f"{row['seconds_per_epoch']:>8.1f} {row['memory_mb']:>6,}"
+        )
+    Path(__file__).with_suffix(".json").write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
