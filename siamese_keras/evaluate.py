@@ -13,6 +13,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -172,23 +173,26 @@ def score_controls(run: Run, dataset: Dataset, unseen: Split | None) -> dict[str
     }
     seed, test = run.config.seed, dataset.test
     pairs = evaluation_pairs("lab", test.labels, seed=seed)
-    report: dict[str, Any] = {}
-    for name, embedder in embedders.items():
+
+    def score(embedder: Embed) -> dict[str, Any] | None:
         embedded = embedder(test.images)
         distance = metrics.pair_distances(embedded, pairs)
         try:
             classifier = fit_run_classifier(embedder, dataset.validation, seed=seed)
         except ValueError:  # such as silhouettes of photos, which are white all over
-            continue
-        report[name] = {
+            return None
+        report = {
             "test": metrics.verification(pairs, distance, classifier, seed=seed),
             "retrieval": _retrieval(embedder(dataset.train.images), embedded, dataset),
         }
         if unseen is not None:
-            report[name]["unseen"] = _unseen(
-                embedder(unseen.images), unseen.labels, classifier, seed=seed
-            )
-    return report
+            others = embedder(unseen.images)
+            report["unseen"] = _unseen(others, unseen.labels, classifier, seed=seed)
+        return report
+
+    with ThreadPoolExecutor(2) as pool:  # one sorts while the other multiplies
+        reports = zip(embedders, pool.map(score, embedders.values()), strict=True)
+        return {name: report for name, report in reports if report is not None}
 
 
 def _unseen(
