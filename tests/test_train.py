@@ -46,8 +46,10 @@ def test_loss_falls_and_the_run_is_complete(tiny_run):
     assert {"config.json", "model.json", "base.keras", "outer.keras", "history.csv"} <= names
     history = read_history(tiny_run.path / "history.csv")
     assert len(history["loss"]) == TINY.epochs == tiny_run.training["epochs"]
-    assert history["loss"][-1] < 0.8 * history["loss"][0]
+    # The mean over the pairs that still cost something falls less than the one over all.
+    assert history["loss"][-1] < 0.9 * history["loss"][0]
     assert history["pair_accuracy"][-1] > 0.6
+    assert history["val_different_distance"][-1] > 1.3 * history["val_same_distance"][-1]
     assert not [name for name in names if name.startswith(".")]
 
 
@@ -78,6 +80,8 @@ def test_the_same_seed_trains_the_same_weights(sample, tmp_path):
     assert np.abs(weights[0] - weights[2]).max() > 1e-3
 
 
+# After so few steps the averages that batch normalisation keeps are far from those of the images.
+@pytest.mark.filterwarnings("ignore:The embedding collapses")
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_every_preset_trains(preset, sample, tmp_path):
     config = dataclasses.replace(
