@@ -75,6 +75,11 @@ def medians() -> dict[str, dict[str, float | None]]:
 def comparison_tables() -> list[str]:
     """Return two Markdown tables: how good, and at what cost."""
     rows = medians()
+    most = max(row["seeds"] for row in rows.values())
+    names = {
+        name: _NAMES[name] + ("" if row["seeds"] == most else f" ({row['seeds']} of {most} seeds)")
+        for name, row in rows.items()
+    }
     goods = {
         "pair accuracy": "accuracy",
         "ROC-AUC": "roc_auc",
@@ -84,11 +89,11 @@ def comparison_tables() -> list[str]:
         "calibration error": "ece",
     }
     good = [
-        [_NAMES[name], *(f"{row[key]:.4f}" for key in goods.values())] for name, row in rows.items()
+        [names[name], *(f"{row[key]:.4f}" for key in goods.values())] for name, row in rows.items()
     ]
     cost = [
         [
-            _NAMES[name],
+            names[name],
             f"{row['fit_seconds']:.0f} s",
             f"{row['fit_ratio']:.2f}",
             "never" if row["seconds_to_goal"] is None else f"{row['seconds_to_goal']:.1f} s",

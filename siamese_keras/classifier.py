@@ -53,7 +53,8 @@ def fit_classifier(different: np.ndarray, distance: np.ndarray) -> Classifier:
     """
     if not np.isfinite(distance).all():
         raise ValueError("The distances are not finite: the training diverged.")
-    regression = LogisticRegression(C=np.inf).fit(
+    # To the very end: the default solver stops with a threshold that is right to four digits.
+    regression = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10).fit(
         np.asarray(distance, np.float64)[:, np.newaxis], np.asarray(different) > 0.5
     )
     scale, intercept = float(regression.coef_[0, 0]), float(regression.intercept_[0])
