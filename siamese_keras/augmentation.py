@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 _MAX_SHIFT = 2
+_KINDS = ("none", "shift", "shift-erase")
 _ERASED = (1 / 7, 1 / 2)  # least and greatest share of height and width
 
 
@@ -18,7 +19,12 @@ def augment_images(images: tf.Tensor, seed: tf.Tensor, kind: str) -> tf.Tensor:
 
     Returns:
         The same shape and type.
+
+    Raises:
+        ValueError: When `kind` is unknown.
     """
+    if kind not in _KINDS:
+        raise ValueError(f"`augment` must be one of {', '.join(_KINDS)}. Received: {kind!r}")
     if kind == "none":
         return images
     shift_seed, erase_seed = tf.unstack(tf.random.split(seed, 2))

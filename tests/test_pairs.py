@@ -261,3 +261,8 @@ def test_erased_images_hold_a_rectangle_of_noise_each_second_time(rng):
 def test_images_stay_as_they_are_without_augmentation():
     images = np.arange(2 * 5 * 5, dtype=np.uint8).reshape(2, 5, 5, 1)
     np.testing.assert_array_equal(augmentation.augment_images(images, [0, 1], "none"), images)
+
+
+def test_unknown_augmentation_is_refused():
+    with pytest.raises(ValueError, match=r"`augment` must be one of .* Received: False"):
+        augmentation.augment_images(np.zeros((2, 5, 5, 1), np.uint8), [0, 1], False)
