@@ -110,7 +110,8 @@ def _convolution(x: Any, filters: int, name: str, *, pool: bool = False) -> Any:
     )(x)
     if pool:  # first: what follows has a quarter of the values then
         x = layers.MaxPooling2D(padding="same", name=f"pool{name}")(x)
-    x = layers.BatchNormalization(name=f"norm{name}")(x)
+    # The statistics follow the weights at once: a short training has some hundred steps.
+    x = layers.BatchNormalization(momentum=0.9, name=f"norm{name}")(x)
     return layers.ReLU(name=f"relu{name}")(x)
 
 
