@@ -95,6 +95,7 @@ class Config:
     schedule: str = _knob(
         "one-cycle", "course of the learning rate", choices=("constant", "one-cycle")
     )
+    bfloat16: bool = _knob(True, "train with convolutions in bfloat16, on processors that have it")
     seed: int = _knob(0, "seed of splits, pairs and weights", at_least=0, at_most=2**31 - 1)
 
     def __post_init__(self) -> None:
@@ -174,6 +175,7 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
             embedding_dim=128,
             learning_rate=1e-2,
             epochs=18,
+            bfloat16=False,
         ),
         # For classes that training does not show. Silhouette and edges stay in the embedding, one
         # linear layer adds what parts the classes that are seen, and one epoch is enough of it:
@@ -187,6 +189,7 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
             weighting="balanced",
             epochs=1,
             learning_rate=1e-3,
+            bfloat16=False,
         ),
         # The classic exercise with a multi-layer perceptron, as six public notebooks have it:
         # 0.9136 to 0.9154 pair accuracy at distance 0.5.
@@ -205,6 +208,7 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
             optimizer="rmsprop",
             learning_rate=1e-3,
             schedule="constant",
+            bfloat16=False,
         ),
         # The exercise with a convolutional network: random second image, margin 2.
         "classic-cnn": Config(
@@ -219,6 +223,7 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
             epochs=5,
             learning_rate=1e-3,
             schedule="constant",
+            bfloat16=False,
         ),
     }
 )

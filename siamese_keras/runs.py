@@ -62,8 +62,8 @@ class Run:
         outer: The trained outer model, (left, right) -> distance.
         classifier: Threshold and scale, fitted on validation pairs.
         class_names: Names of the dataset's classes, unseen ones too, by label.
-        training: Facts of the training: `fit_seconds`, `epochs`, `interrupted`, and `images`, how
-            many there were for training, validation and test.
+        training: Facts of the training: `fit_seconds`, `epochs`, `interrupted`, `bfloat16`, whether
+            it was computed so, and `images`, how many for training, validation and test.
     """
 
     path: Path

@@ -38,6 +38,7 @@ from siamese_keras.model import average_mirrored, build_base_model, build_outer_
 from siamese_keras.monitoring import StopOnInterrupt, TrainingWarnings, pair_metrics
 from siamese_keras.optimizer import build_optimizer
 from siamese_keras.pairs import check_labels, pair_pipeline, steps_per_epoch
+from siamese_keras.precision import bfloat16_convolutions
 from siamese_keras.runs import Run, embed, read_history, save_models, write_json
 
 
@@ -120,7 +121,7 @@ def train(
         )
     ]
     started = time.perf_counter()
-    with StopOnInterrupt() as stop:
+    with bfloat16_convolutions(config.bfloat16) as bfloat16, StopOnInterrupt() as stop:
         fitted.fit(
             pipelines[0],
             epochs=config.epochs,
@@ -145,6 +146,7 @@ def train(
             "fit_seconds": round(seconds, 1),
             "epochs": len(read_history(run_dir / "history.csv").get("loss", ())),
             "interrupted": stop.interrupted,
+            "bfloat16": bfloat16,
             "images": list(whole.sizes),
         },
     )
