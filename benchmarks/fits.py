@@ -70,15 +70,19 @@ class _Snapshots(keras.callbacks.Callback):
         self.ended = time.perf_counter() - self.started
 
     def fit(self, base: keras.Model, seconds: float, images: int, pairs: int) -> Fit:
-        """Return the fit that took `seconds` in all, what comes before the first step included."""
+        """Return the fit that took `seconds` in all, what comes before the first step included.
+
+        `base` is what embeds; its layers are those of the fitted model.
+        """
         before = seconds - self.ended
         snapshots = [(before + after, weights) for after, weights in self.kept]
 
         def embed_with(weights: Any, batch: np.ndarray) -> np.ndarray:
-            base.set_weights(weights)
+            self.base.set_weights(weights)
             return embed(base, batch)
 
-        return Fit(seconds, images, pairs, [*snapshots, (seconds, base.get_weights())], embed_with)
+        snapshots.append((seconds, self.base.get_weights()))
+        return Fit(seconds, images, pairs, snapshots, embed_with)
 
 
 def fit_preset(name: str, dataset: Dataset, seed: int, *, snapshots: int = _SNAPSHOTS) -> Fit:

@@ -77,6 +77,9 @@ class Config:
         "linear", "activation of the embedding layer", choices=("linear", "relu", "tanh")
     )
     unit_length: bool = _knob(True, "scale embeddings to length 1, distances to [0, 2]")
+    features: float = _knob(
+        0.0, "cnn, residual: length of the features kept beside the embedding", at_least=0
+    )
     mirror: bool = _knob(False, "embed images as the mean of the image and its mirror image")
 
     # Contrastive loss.
@@ -114,6 +117,12 @@ class Config:
                 f"Received: margin={self.margin}"
             )
 
+        if self.features and self.architecture not in ("cnn", "residual"):
+            raise ValueError(
+                "`features` must be 0 but for the architectures cnn and residual. Received: "
+                f"features={self.features}, architecture={self.architecture}"
+            )
+
     def base_model_options(self) -> dict[str, Any]:
         """Return the keyword arguments of `build_base_model`."""
         names = (
@@ -125,6 +134,7 @@ class Config:
             "embedding_dim",
             "embedding_activation",
             "unit_length",
+            "features",
             "mirror",
         )
         return {name: getattr(self, name) for name in names}
@@ -170,11 +180,12 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
         "best": Config(
             augment="shift-erase",
             architecture="residual",
-            filters=(32, 96, 192),
-            mirror=True,
+            filters=(32, 64, 128),
             embedding_dim=128,
+            features=0.5,
+            mirror=True,
             learning_rate=1e-2,
-            epochs=18,
+            epochs=30,
             bfloat16=False,
         ),
         # For classes that training does not show. Silhouette and edges stay in the embedding, one

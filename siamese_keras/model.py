@@ -12,6 +12,8 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from siamese_keras.extensions import extend_base_model
+
 
 def _safe_sqrt(squared: Any) -> Any:
     """Take the square root of numbers of at least 0, with gradient 0 and not infinity at 0."""
@@ -137,6 +139,7 @@ def build_base_model(
     embedding_dim: int = 64,
     embedding_activation: str = "linear",
     unit_length: bool = True,
+    features: float = 0.0,
     mirror: bool = False,
 ) -> keras.Model:
     """Build the network that maps an image to its embedding.
@@ -144,9 +147,9 @@ def build_base_model(
     Args:
         image_shape: Height, width and channels, each at least 1.
         architecture: `"cnn"`: for each of `filters` a 3 x 3 convolution, 2 x 2 max pooling, batch
-            normalisation and ReLU; `"residual"`: after each of these but the first two more
-            convolutions with a shortcut around them; `"mlp"`: the image as a vector; or
-            `"outline"`: silhouette and edges in blocks of 4 x 4 pixels, which stay in the
+            normalisation and ReLU; `"residual"`: likewise, with two more convolutions and a
+            shortcut around them before each pooling but the first; `"mlp"`: the image as a vector;
+            or `"outline"`: silhouette and edges in blocks of 4 x 4 pixels, which stay in the
             embedding beside a learnt part, so that training cannot forget them. For classes that
             were never seen.
         filters: Filters of the convolutions; the MLP has none.
@@ -157,15 +160,22 @@ def build_base_model(
         embedding_dim: Length of the embedding, at least 1; of its learnt part for `"outline"`.
         embedding_activation: Activation of the layer that makes the embedding.
         unit_length: Scale every embedding to Euclidean length 1, so that distances lie in [0, 2].
-        mirror: As `average_mirrored` makes it.
+        features: As `extend_base_model`; for CNNs.
+        mirror: As `extend_base_model`.
 
     Returns:
         Model named `base`: uint8 `[batch, height, width, channels]`, 0 to 255, to float32
         `[batch, embedding_dim]`.
 
     Raises:
-        ValueError: When `architecture` or `pooling` is unknown.
+        ValueError: When `architecture` or `pooling` is unknown, or one without pooling is to keep
+            `features`.
     """
+    if features and architecture not in ("cnn", "residual"):
+        raise ValueError(
+            "`features` are those of the architectures cnn and residual. Received: "
+            f"features={features}, architecture={architecture!r}"
+        )
     if pooling not in _POOLING:
         raise ValueError(f"`pooling` must be one of {', '.join(_POOLING)}. Received: {pooling!r}")
     image = keras.Input(image_shape, dtype="uint8", name="image")
@@ -174,11 +184,14 @@ def build_base_model(
     if architecture in ("cnn", "residual"):
         for block, width in enumerate(filters, start=1):
             pool = block < len(filters) or pooling == "flatten"
-            x = _convolution(x, width, str(block), pool=pool)
-            if architecture == "residual" and block > 1:
+            shortcut = architecture == "residual" and block > 1
+            x = _convolution(x, width, str(block), pool=pool and not shortcut)
+            if shortcut:
                 y = _convolution(x, width, f"{block}a")
                 y = _convolution(y, width, f"{block}b")
                 x = layers.Add(name=f"add{block}")([x, y])
+                if pool:
+                    x = layers.MaxPooling2D(padding="same", name=f"pool{block}")(x)
         x = _POOLING[pooling](name="pooling")(x)
     elif architecture == "mlp":
         x = layers.Flatten(name="flatten")(x)
@@ -204,32 +217,7 @@ def build_base_model(
     if unit_length:
         x = layers.UnitNormalization(name="unit_length")(x)
     base = keras.Model(image, x, name="base")
-    return average_mirrored(base, unit_length=unit_length) if mirror else base
-
-
-@keras.saving.register_keras_serializable(package="siamese_keras")
-def mirror_images(images: Any) -> Any:
-    """Swap left and right of images `[batch, height, width, channels]`."""
-    return ops.flip(images, axis=2)
-
-
-def average_mirrored(base: keras.Model, *, unit_length: bool) -> keras.Model:
-    """Build the model whose embedding is the mean of those of an image and of its mirror image.
-
-    Args:
-        base: A base model; its weights are shared, not copied.
-        unit_length: Scale the mean to Euclidean length 1.
-
-    Returns:
-        A base model as `build_base_model` makes it, which takes twice the time.
-    """
-    network = keras.Model(base.input, base.output, name="network")
-    image = keras.Input(base.input_shape[1:], dtype="uint8", name="image")
-    mirrored = layers.Lambda(mirror_images, dtype="uint8", name="mirror")(image)
-    x = layers.Average(name="average")([network(image), network(mirrored)])
-    if unit_length:
-        x = layers.UnitNormalization(name="mean_unit_length")(x)
-    return keras.Model(image, x, name="base")
+    return extend_base_model(base, features=features, mirror=mirror, unit_length=unit_length)
 
 
 def build_outer_model(base: keras.Model, *, all_pairs: bool = False) -> keras.Model:

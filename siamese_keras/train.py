@@ -32,9 +32,10 @@ from siamese_keras.evaluate import (
     table,
 )
 from siamese_keras.export import export
+from siamese_keras.extensions import extend_base_model
 from siamese_keras.losses import ContrastiveLoss
 from siamese_keras.metrics import summarise
-from siamese_keras.model import average_mirrored, build_base_model, build_outer_model
+from siamese_keras.model import build_base_model, build_outer_model
 from siamese_keras.monitoring import StopOnInterrupt, TrainingWarnings, pair_metrics
 from siamese_keras.optimizer import build_optimizer
 from siamese_keras.pairs import check_labels, pair_pipeline, steps_per_epoch
@@ -80,8 +81,11 @@ def train(
     for split in (dataset.validation, dataset.test, *([] if unseen is None else [unseen])):
         check_labels(split.labels, class_names)  # now rather than after the training
     keras.utils.set_random_seed(config.seed)
-    # Mirror images come in after the training: to learn from both at once would take twice as long.
-    base = build_base_model(dataset.image_shape, **{**config.base_model_options(), "mirror": False})
+    # Kept features and mirror images come in after the training, which is of the embedding alone
+    # and would take twice as long with both views of an image.
+    options = config.base_model_options()
+    extensions = {name: options.pop(name) for name in ("features", "mirror")}
+    base = build_base_model(dataset.image_shape, **options)
     all_pairs = config.pairs == "all"
     fitted = build_outer_model(base, all_pairs=all_pairs)
     train_split, validation = dataset.train, dataset.validation
@@ -132,8 +136,7 @@ def train(
             verbose=verbose,
         )
     seconds = time.perf_counter() - started
-    if config.mirror:
-        base = average_mirrored(base, unit_length=config.unit_length)
+    base = extend_base_model(base, **extensions, unit_length=config.unit_length)
     outer = build_outer_model(base)
     save_models(run_dir, config, outer)  # first of all: what follows may fail
     run = Run(

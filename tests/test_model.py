@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from siamese_keras.config import PRESETS
 from siamese_keras.model import (
-    average_mirrored,
     build_base_model,
     build_outer_model,
     edge_strengths,
@@ -188,17 +187,6 @@ def test_residual_model_adds_to_what_it_had(rng):
     np.testing.assert_allclose(residual(x), plain(x), atol=1e-6)
 
 
-def test_mirrored_embeddings_are_the_mean_of_both_views(base, rng):
-    mirrored = average_mirrored(base, unit_length=True)
-    assert mirrored.name == "base"
-    x = images(rng, 3)
-    mean = base.predict_on_batch(x) + base.predict_on_batch(x[:, :, ::-1].copy())
-    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
-    np.testing.assert_allclose(mirrored.predict_on_batch(x), mean, atol=1e-6)
-    np.testing.assert_allclose(mirrored(x), mirrored(x[:, :, ::-1].copy()), atol=1e-6)
-    assert mirrored.count_params() == base.count_params()
-
-
 def test_saved_models_load_in_a_fresh_process_in_safe_mode(base, rng, tmp_path):
     left, right = images(rng, 3), images(rng, 3)
     np.savez(tmp_path / "images.npz", left=left, right=right)
@@ -207,8 +195,10 @@ def test_saved_models_load_in_a_fresh_process_in_safe_mode(base, rng, tmp_path):
     base.save(tmp_path / "base.keras")
     outline = build_base_model((28, 28, 1), architecture="outline")
     outline.save(tmp_path / "outline.keras")
-    mirror = build_base_model((28, 28, 1), architecture="residual", filters=(2, 4), mirror=True)
-    mirror.save(tmp_path / "mirror.keras")
+    extended = build_base_model(
+        (28, 28, 1), architecture="residual", filters=(2, 4), features=0.5, mirror=True
+    )
+    extended.save(tmp_path / "extended.keras")
     code = (
         "import sys, numpy as np, keras, siamese_keras.model\n"
         "from pathlib import Path\n"
@@ -217,7 +207,7 @@ def test_saved_models_load_in_a_fresh_process_in_safe_mode(base, rng, tmp_path):
         "for name in ('pair', 'all'):\n"
         "    model = keras.models.load_model(folder / f'{name}.keras', safe_mode=True)\n"
         "    np.save(folder / f'{name}.npy', model.predict_on_batch(inputs))\n"
-        "for name in ('base', 'outline', 'mirror'):\n"
+        "for name in ('base', 'outline', 'extended'):\n"
         "    model = keras.models.load_model(folder / f'{name}.keras', safe_mode=True)\n"
         "    np.save(folder / f'{name}.npy', model.predict_on_batch(inputs['left']))\n"
     )
@@ -226,8 +216,8 @@ def test_saved_models_load_in_a_fresh_process_in_safe_mode(base, rng, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "base.npy"), a, atol=1e-6)
     again = np.load(tmp_path / "outline.npy")
     np.testing.assert_allclose(again, outline.predict_on_batch(left), atol=1e-6)
-    again = np.load(tmp_path / "mirror.npy")
-    np.testing.assert_allclose(again, mirror.predict_on_batch(left), atol=1e-6)
+    again = np.load(tmp_path / "extended.npy")
+    np.testing.assert_allclose(again, extended.predict_on_batch(left), atol=1e-6)
     np.testing.assert_allclose(
         np.load(tmp_path / "pair.npy"), np.linalg.norm(a - b, axis=1), atol=1e-5
     )

@@ -238,13 +238,19 @@ def test_settings_reach_optimizer_and_pipeline(sample, tmp_path, monkeypatch):
     assert built == [(("adam", TINY.learning_rate), {"schedule": "one-cycle", "steps": 5})]
 
 
-def test_run_with_mirrored_embeddings_is_saved_as_it_was_scored(sample, tmp_path):
+def test_run_with_extended_embeddings_is_saved_as_it_was_scored(sample, tmp_path):
     config = dataclasses.replace(
-        TINY, epochs=1, architecture="residual", augment="shift-erase", mirror=True
+        TINY,
+        epochs=1,
+        architecture="residual",
+        augment="shift-erase",
+        features=0.5,
+        mirror=True,
     )
     run = train(config, tmp_path / "run", sample, verbose=0)
     x = sample.test.images[:20]
     embedded = embed(run.base, x)
+    assert embedded.shape == (20, 2 * TINY.embedding_dim)
     np.testing.assert_allclose(embedded, embed(run.base, x[:, :, ::-1].copy()), atol=1e-5)
     np.testing.assert_allclose(embed(Run.load(tmp_path / "run").base, x), embedded, atol=1e-6)
 
