@@ -31,13 +31,13 @@ def keep_features(base: keras.Model, length: float, *, unit_length: bool) -> ker
     """Build the model that keeps the features of the last block beside the embedding.
 
     The embedding alone puts images that might be of either of two classes side by side, whatever
-    they are. The features have many more dimensions, in which such an image is as far from others
-    of its kind as from clear ones: the nearest neighbour is more often a clear one. They count as
-    much as `length` says, after a random projection that keeps their distances.
+    their class. Features vary in more directions, along which such images differ as well: the
+    nearest neighbour is more often a clear example. A random projection makes them as many numbers
+    as the embedding has, and nearly keeps their distances.
 
     Args:
         base: A CNN that `build_base_model` made; its weights are shared, not copied.
-        length: Length of the features; that of an embedding may be 1.
+        length: Length of the features, of every image; a unit-length embedding has 1.
         unit_length: Scale embedding and features together to Euclidean length 1.
 
     Returns:
