@@ -88,9 +88,8 @@ def train(
     base = build_base_model(dataset.image_shape, **options)
     all_pairs = config.pairs == "all"
     fitted = build_outer_model(base, all_pairs=all_pairs)
-    train_split, validation = dataset.train, dataset.validation
-    batch = config.batch_size
-    steps = steps_per_epoch(config.pairs, train_split.labels, batch)
+    labels = dataset.train.labels
+    steps = steps_per_epoch(config.pairs, labels, config.batch_size)
     fitted.compile(
         optimizer=build_optimizer(
             config.optimizer,
@@ -113,18 +112,19 @@ def train(
             config.pairs,
             split.images,
             split.labels,
-            batch_size=batch,
+            batch_size=config.batch_size,
             seed=config.seed + offset,
             epochs=epochs,
             augment=augment,
             class_names=class_names,
         )
         for split, epochs, offset, augment in (
-            (train_split, config.epochs, 0, config.augment),
-            (validation, 1, 1, "none"),
+            (dataset.train, config.epochs, 0, config.augment),
+            (dataset.validation, 1, 1, "none"),
         )
     ]
     started = time.perf_counter()
+    fitted.optimizer.build(fitted.trainable_variables)  # or the step would be traced twice
     with bfloat16_convolutions(config.bfloat16) as bfloat16, StopOnInterrupt() as stop:
         fitted.fit(
             pipelines[0],
@@ -143,7 +143,7 @@ def train(
         run_dir,
         config,
         outer,
-        fit_run_classifier(lambda images: embed(base, images), validation, seed=config.seed),
+        fit_run_classifier(lambda x: embed(base, x), dataset.validation, seed=config.seed),
         class_names,
         {
             "fit_seconds": round(seconds, 1),

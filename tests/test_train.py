@@ -81,6 +81,16 @@ def test_the_same_seed_trains_the_same_weights(sample, tmp_path):
 
 
 # After so few steps the averages that batch normalisation keeps are far from those of the images.
+def test_the_step_is_traced_once(sample, tmp_path, monkeypatch):
+    traced = []
+    step = keras.Model.train_step
+    monkeypatch.setattr(
+        keras.Model, "train_step", lambda model, data: traced.append(model) or step(model, data)
+    )
+    train(dataclasses.replace(TINY, epochs=1), tmp_path / "run", sample, verbose=0)
+    assert len(traced) == 1
+
+
 @pytest.mark.filterwarnings("ignore:The embedding collapses")
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_every_preset_trains(preset, sample, tmp_path):
