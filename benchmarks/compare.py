@@ -27,6 +27,7 @@ from typing import Any
 
 import fits
 import numpy as np
+from results import seconds_to
 
 from siamese_keras import metrics
 from siamese_keras.classifier import fit_classifier
@@ -86,17 +87,6 @@ def measure(row: str, seed: int) -> dict[str, Any]:
         "retrieval": metrics.retrieval(embedded, test.labels),
         "curve": curve,
     }
-
-
-def seconds_to(goal: float, curve: list[list[float]]) -> float | None:
-    """Return when accuracy first reached `goal`, on the line between two points of the curve."""
-    before, below = 0.0, 0.5
-    for seconds, accuracy in curve:
-        if accuracy >= goal:
-            along = (goal - below) / (accuracy - below)
-            return round(before + along * (seconds - before), 2)
-        before, below = seconds, accuracy
-    return None
 
 
 def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -42,7 +42,7 @@ class Fit:
 
 
 def _due(steps: int, count: int = _SNAPSHOTS) -> set[int]:
-    """The steps after which to keep the weights: close together at first, then further apart."""
+    """Steps after which to keep the weights: close together at first, then further apart."""
     return {round(steps * (k / count) ** 2) for k in range(1, count)}
 
 
@@ -59,12 +59,16 @@ class _Snapshots(keras.callbacks.Callback):
         self.due = _due(self.params["steps"] * self.params["epochs"], self.count)
         self.base = next(layer for layer in self.model.layers if isinstance(layer, keras.Model))
         self.started = time.perf_counter()
+        self._keep()
+
+    def _keep(self) -> None:
+        weights = self.base.get_weights()
+        self.kept.append((time.perf_counter() - self.started, weights))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.step += 1
         if self.step in self.due:
-            weights = self.base.get_weights()
-            self.kept.append((time.perf_counter() - self.started, weights))
+            self._keep()
 
     def on_train_end(self, logs: Any = None) -> None:
         self.ended = time.perf_counter() - self.started
@@ -207,6 +211,7 @@ def fit_metric_learning(dataset: Dataset, seed: int, *, like_fast: bool) -> Fit:
         snapshots.append((time.perf_counter() - started, weights))
 
     started = time.perf_counter()
+    keep()
     for epoch in range(epochs):
         order = torch.randperm(len(x))
         for step in range(steps):

@@ -11,6 +11,7 @@ over the seeds. The table of unseen classes is that of `benchmarks/unseen/*.json
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -39,6 +40,17 @@ _UNSEEN_COLUMNS = (
 
 def _table(header: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
+
+
+def seconds_to(goal: float, curve: list[list[float]]) -> float | None:
+    """Return when accuracy first reached `goal`, on the line between two points of the curve."""
+    before, below = 0.0, 0.5
+    for seconds, accuracy in curve:
+        if accuracy >= goal:
+            along = (goal - below) / (accuracy - below)
+            return round(before + along * (seconds - before), 2)
+        before, below = seconds, accuracy
+    return None
 
 
 def medians() -> dict[str, dict[str, float | None]]:
@@ -73,7 +85,7 @@ def medians() -> dict[str, dict[str, float | None]]:
 
 
 def comparison_tables() -> list[str]:
-    """Return two Markdown tables: how good, and at what cost."""
+    """Return three Markdown tables: how good, at what cost, and how soon."""
     rows = medians()
     most = max(row["seeds"] for row in rows.values())
     names = {
@@ -103,8 +115,28 @@ def comparison_tables() -> list[str]:
         ]
         for name, row in rows.items()
     ]
+    levels = (0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96)
+    pace = [[names[name], *map(_seconds, seconds_to_levels(name, levels))] for name in rows]
     costs = ["", "fit", "to the first row", "to 0.9146", "images/s", "pairs/s", "peak memory"]
-    return [*_table(["", *goods], good), "", *_table(costs, cost)]
+    paces = ["seconds to", *(f"{level:.2f}" for level in levels)]
+    tables = (["", *goods], good), (costs, cost), (paces, pace)
+    return [line for table in tables for line in (*_table(*table), "")][:-1]
+
+
+def seconds_to_levels(row: str, levels: Sequence[float]) -> list[float | None]:
+    """Return when a row first reached each accuracy, the median over its seeds; None: never."""
+    stored = json.loads((ROOT / "benchmarks" / "results.json").read_text())
+    curves = [result["curve"] for result in stored["results"] if result["row"] == row]
+    never = float("inf")
+    found = []
+    for level in levels:
+        reached = [seconds_to(level, curve) for curve in curves]
+        found.append(median(never if seconds is None else seconds for seconds in reached))
+    return [None if seconds == never else seconds for seconds in found]
+
+
+def _seconds(value: float | None) -> str:
+    return "never" if value is None else f"{value:.1f}"
 
 
 def unseen_table() -> list[str]:

@@ -33,6 +33,7 @@ from siamese_keras.evaluate import (
 )
 from siamese_keras.export import export
 from siamese_keras.extensions import extend_base_model
+from siamese_keras.initialisation import start_from_classes
 from siamese_keras.losses import ContrastiveLoss
 from siamese_keras.metrics import summarise
 from siamese_keras.model import build_base_model, build_outer_model
@@ -86,9 +87,8 @@ def train(
     options = config.base_model_options()
     extensions = {name: options.pop(name) for name in ("features", "mirror")}
     base = build_base_model(dataset.image_shape, **options)
-    all_pairs = config.pairs == "all"
-    fitted = build_outer_model(base, all_pairs=all_pairs)
-    labels = dataset.train.labels
+    fitted = build_outer_model(base, all_pairs=config.pairs == "all")
+    images, labels = dataset.train.images, dataset.train.labels
     steps = steps_per_epoch(config.pairs, labels, config.batch_size)
     fitted.compile(
         optimizer=build_optimizer(
@@ -124,6 +124,8 @@ def train(
         )
     ]
     started = time.perf_counter()
+    if config.initialisation == "ridge":
+        start_from_classes(base, images, labels, seed=config.seed)
     fitted.optimizer.build(fitted.trainable_variables)  # or the step would be traced twice
     with bfloat16_convolutions(config.bfloat16) as bfloat16, StopOnInterrupt() as stop:
         fitted.fit(

@@ -80,7 +80,6 @@ def test_the_same_seed_trains_the_same_weights(sample, tmp_path):
     assert np.abs(weights[0] - weights[2]).max() > 1e-3
 
 
-# After so few steps the averages that batch normalisation keeps are far from those of the images.
 def test_the_step_is_traced_once(sample, tmp_path, monkeypatch):
     traced = []
     step = keras.Model.train_step
@@ -91,6 +90,7 @@ def test_the_step_is_traced_once(sample, tmp_path, monkeypatch):
     assert len(traced) == 1
 
 
+# After so few steps the averages that batch normalisation keeps are far from those of the images.
 @pytest.mark.filterwarnings("ignore:The embedding collapses")
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_every_preset_trains(preset, sample, tmp_path):
@@ -222,6 +222,23 @@ def test_several_seeds_are_trained_and_summarised(tmp_path):
     accuracies = [report["test"]["accuracy"] for report in reports]
     assert summary["test"]["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
     assert [Run.load(tmp_path / f"seed-{s}").config.seed for s in (3, 5)] == [3, 5]
+
+
+@pytest.mark.parametrize(("initialisation", "times"), [("ridge", 1), ("random", 0)])
+def test_the_ridge_start_is_made_when_asked_for(
+    initialisation, times, sample, tmp_path, monkeypatch
+):
+    calls = []
+
+    def recorded(base, images, labels, *, seed):
+        calls.append(
+            (base.name, images is sample.train.images, labels is sample.train.labels, seed)
+        )
+
+    monkeypatch.setattr(training, "start_from_classes", recorded)
+    config = dataclasses.replace(TINY, epochs=1, seed=3, initialisation=initialisation)
+    train(config, tmp_path / "run", sample, verbose=0)
+    assert calls == [("base", True, True, 3)] * times
 
 
 def test_settings_reach_optimizer_and_pipeline(sample, tmp_path, monkeypatch):
