@@ -44,12 +44,10 @@ def _table(header: list[str], rows: list[list[str]]) -> list[str]:
 
 def seconds_to(goal: float, curve: list[list[float]]) -> float | None:
     """Return when accuracy first reached `goal`, on the line between two points of the curve."""
-    before, below = 0.0, 0.5
-    for seconds, accuracy in curve:
-        if accuracy >= goal:
-            along = (goal - below) / (accuracy - below)
-            return round(before + along * (seconds - before), 2)
-        before, below = seconds, accuracy
+    for before, after in zip([curve[0], *curve], curve, strict=False):
+        if after[1] >= goal:
+            along = (goal - before[1]) / (after[1] - before[1]) if after != before else 0
+            return round(before[0] + along * (after[0] - before[0]), 2)
     return None
 
 
@@ -185,8 +183,8 @@ def plot_accuracy_over_time() -> Figure:
                 axes.plot(seconds, accuracy, color=colour, linewidth=1.3, alpha=0.8, label=label)
                 label = "_"  # one entry of the legend for all seeds
     axes.axhline(stored["goal"], color="#999999", linestyle=":", linewidth=1)
-    axes.set(xscale="log", ylim=(0.78, 0.97), xlabel="seconds of fit, 2 CPU cores")
-    axes.set(ylabel="pair accuracy, test pairs")
+    axes.set(xscale="log", xlim=(0.1, None), ylim=(0.74, 0.97))
+    axes.set(xlabel="seconds of fit, 2 CPU cores", ylabel="pair accuracy, test pairs")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
