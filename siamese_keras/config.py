@@ -92,9 +92,6 @@ class Config:
     )
 
     # Optimisation.
-    initialisation: str = _knob(
-        "ridge", "first embedding layer; 'ridge' tells classes already", choices=("random", "ridge")
-    )
     epochs: int = _knob(4, "passes over the training images", at_least=1)
     optimizer: str = _knob("adam", "optimizer", choices=("adam", "rmsprop"))
     learning_rate: float = _knob(1.5e-2, "learning rate, the peak of it in a one-cycle", above=0)
@@ -189,7 +186,6 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
             mirror=True,
             learning_rate=1e-2,
             epochs=30,
-            initialisation="random",
             bfloat16=False,
         ),
         # For classes that training does not show. Silhouette and edges stay in the embedding, one
@@ -203,7 +199,6 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
             positive_margin=3.0,
             weighting="balanced",
             epochs=1,
-            initialisation="random",
             learning_rate=1e-3,
             bfloat16=False,
         ),
@@ -221,7 +216,6 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
             positive_margin=0.0,
             weighting="uniform",
             epochs=20,
-            initialisation="random",
             optimizer="rmsprop",
             learning_rate=1e-3,
             schedule="constant",
@@ -238,7 +232,6 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
             positive_margin=0.0,
             weighting="uniform",
             epochs=5,
-            initialisation="random",
             learning_rate=1e-3,
             schedule="constant",
             bfloat16=False,

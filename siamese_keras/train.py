@@ -33,7 +33,6 @@ from siamese_keras.evaluate import (
 )
 from siamese_keras.export import export
 from siamese_keras.extensions import extend_base_model
-from siamese_keras.initialisation import start_from_classes
 from siamese_keras.losses import ContrastiveLoss
 from siamese_keras.metrics import summarise
 from siamese_keras.model import build_base_model, build_outer_model
@@ -88,8 +87,7 @@ def train(
     extensions = {name: options.pop(name) for name in ("features", "mirror")}
     base = build_base_model(dataset.image_shape, **options)
     fitted = build_outer_model(base, all_pairs=config.pairs == "all")
-    images, labels = dataset.train.images, dataset.train.labels
-    steps = steps_per_epoch(config.pairs, labels, config.batch_size)
+    steps = steps_per_epoch(config.pairs, dataset.train.labels, config.batch_size)
     fitted.compile(
         optimizer=build_optimizer(
             config.optimizer,
@@ -124,8 +122,6 @@ def train(
         )
     ]
     started = time.perf_counter()
-    if config.initialisation == "ridge":
-        start_from_classes(base, images, labels, seed=config.seed)
     fitted.optimizer.build(fitted.trainable_variables)  # or the step would be traced twice
     with bfloat16_convolutions(config.bfloat16) as bfloat16, StopOnInterrupt() as stop:
         fitted.fit(
@@ -148,7 +144,7 @@ def train(
         fit_run_classifier(lambda x: embed(base, x), dataset.validation, seed=config.seed),
         class_names,
         {
-            "fit_seconds": round(seconds, 1),
+            "fit_seconds": round(seconds, 2),
             "epochs": len(read_history(run_dir / "history.csv").get("loss", ())),
             "interrupted": stop.interrupted,
             "bfloat16": bfloat16,

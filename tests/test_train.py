@@ -224,23 +224,6 @@ def test_several_seeds_are_trained_and_summarised(tmp_path):
     assert [Run.load(tmp_path / f"seed-{s}").config.seed for s in (3, 5)] == [3, 5]
 
 
-@pytest.mark.parametrize(("initialisation", "times"), [("ridge", 1), ("random", 0)])
-def test_the_ridge_start_is_made_when_asked_for(
-    initialisation, times, sample, tmp_path, monkeypatch
-):
-    calls = []
-
-    def recorded(base, images, labels, *, seed):
-        calls.append(
-            (base.name, images is sample.train.images, labels is sample.train.labels, seed)
-        )
-
-    monkeypatch.setattr(training, "start_from_classes", recorded)
-    config = dataclasses.replace(TINY, epochs=1, seed=3, initialisation=initialisation)
-    train(config, tmp_path / "run", sample, verbose=0)
-    assert calls == [("base", True, True, 3)] * times
-
-
 def test_settings_reach_optimizer_and_pipeline(sample, tmp_path, monkeypatch):
     asked = []
     pipeline = training.pair_pipeline
