@@ -75,13 +75,14 @@ def measure(row: str, seed: int) -> dict[str, Any]:
             continue
         accuracy = float((classifier.same(distance) == (pairs.different < 0.5)).mean())
         curve.append([round(seconds, 2), round(accuracy, 4)])
+    reached = seconds_to(GOAL, curve)
     return {
         "row": row,
         "seed": seed,
         "fit_seconds": round(fit.seconds, 1),
         "images_per_second": round(fit.images / fit.seconds),
         "pairs_per_second": round(fit.pairs / fit.seconds),
-        "seconds_to_goal": seconds_to(GOAL, curve),
+        "seconds_to_goal": None if reached is None else round(reached, 2),
         "peak_memory_mb": round(peak / 1e6),
         "test": metrics.verification(pairs, distance, classifier, seed=seed),
         "retrieval": metrics.retrieval(embedded, test.labels),

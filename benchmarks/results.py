@@ -11,7 +11,7 @@ over the seeds. The table of unseen classes is that of `benchmarks/unseen/*.json
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,6 +29,15 @@ _NAMES = {
     "fast": "**`fast`**",
     "best": "**`best`**",
 }
+_LEVELS = (
+    "0.80",
+    "0.85",
+    "0.90",
+    "0.92",
+    "0.94",
+    "0.95",
+    "0.96",
+)  # accuracies: how soon each was reached
 _UNSEEN_COLUMNS = (
     ("unseen ROC-AUC", "unseen", "roc_auc"),
     ("unseen accuracy", "unseen", "accuracy"),
@@ -44,11 +53,19 @@ def _table(header: list[str], rows: list[list[str]]) -> list[str]:
 
 def seconds_to(goal: float, curve: list[list[float]]) -> float | None:
     """Return when accuracy first reached `goal`, on the line between two points of the curve."""
-    for before, after in zip([curve[0], *curve], curve, strict=False):
-        if after[1] >= goal:
-            along = (goal - before[1]) / (after[1] - before[1]) if after != before else 0
-            return round(before[0] + along * (after[0] - before[0]), 2)
+    before = curve[0]
+    for seconds, accuracy in curve:
+        if accuracy >= goal:
+            along = (goal - before[1]) / max(accuracy - before[1], 1e-9)
+            return before[0] + max(along, 0) * (seconds - before[0])
+        before = [seconds, accuracy]
     return None
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    """Return the median where None is more than any number."""
+    found = median(float("inf") if value is None else value for value in values)
+    return None if found == float("inf") else found
 
 
 def medians() -> dict[str, dict[str, float | None]]:
@@ -62,13 +79,10 @@ def medians() -> dict[str, dict[str, float | None]]:
         results = [result for result in stored["results"] if result["row"] == name]
 
         def middle(*path: str, results: list[Any] = results) -> float | None:
-            values = []
-            for value in results:
-                for key in path:
-                    value = value[key]
-                values.append(float("inf") if value is None else value)
-            found = median(values)
-            return None if found == float("inf") else found
+            values = results
+            for key in path:
+                values = [value[key] for value in values]
+            return _median(values)
 
         keys = ("fit_seconds", "images_per_second", "pairs_per_second", "seconds_to_goal")
         rows[name] = {key: middle(key) for key in (*keys, "peak_memory_mb")}
@@ -79,6 +93,10 @@ def medians() -> dict[str, dict[str, float | None]]:
             for r in results
         ]
         rows[name] |= {"seeds": len(results), "fit_ratio": median(ratios)}
+        rows[name] |= {
+            level: _median(seconds_to(float(level), result["curve"]) for result in results)
+            for level in _LEVELS
+        }
     return {name: rows[name] for name in _NAMES if name in rows}
 
 
@@ -113,28 +131,17 @@ def comparison_tables() -> list[str]:
         ]
         for name, row in rows.items()
     ]
-    levels = (0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96)
-    pace = [[names[name], *map(_seconds, seconds_to_levels(name, levels))] for name in rows]
+    pace = [
+        [
+            names[name],
+            *("never" if row[level] is None else f"{row[level]:.1f}" for level in _LEVELS),
+        ]
+        for name, row in rows.items()
+    ]
     costs = ["", "fit", "to the first row", "to 0.9146", "images/s", "pairs/s", "peak memory"]
-    paces = ["seconds to", *(f"{level:.2f}" for level in levels)]
+    paces = ["seconds to", *_LEVELS]
     tables = (["", *goods], good), (costs, cost), (paces, pace)
     return [line for table in tables for line in (*_table(*table), "")][:-1]
-
-
-def seconds_to_levels(row: str, levels: Sequence[float]) -> list[float | None]:
-    """Return when a row first reached each accuracy, the median over its seeds; None: never."""
-    stored = json.loads((ROOT / "benchmarks" / "results.json").read_text())
-    curves = [result["curve"] for result in stored["results"] if result["row"] == row]
-    never = float("inf")
-    found = []
-    for level in levels:
-        reached = [seconds_to(level, curve) for curve in curves]
-        found.append(median(never if seconds is None else seconds for seconds in reached))
-    return [None if seconds == never else seconds for seconds in found]
-
-
-def _seconds(value: float | None) -> str:
-    return "never" if value is None else f"{value:.1f}"
 
 
 def unseen_table() -> list[str]:
@@ -147,7 +154,7 @@ def unseen_table() -> list[str]:
         for control, scored in summary["controls"].items():
             own = control == "untrained_base"
             rows.setdefault(
-                f"{preset} before training" if own else control.replace("_", " "), scored
+                f"{preset} with random weights" if own else control.replace("_", " "), scored
             )
     cells = []
     for name, summary in rows.items():
@@ -183,7 +190,8 @@ def plot_accuracy_over_time() -> Figure:
                 axes.plot(seconds, accuracy, color=colour, linewidth=1.3, alpha=0.8, label=label)
                 label = "_"  # one entry of the legend for all seeds
     axes.axhline(stored["goal"], color="#999999", linestyle=":", linewidth=1)
-    axes.set(xscale="log", xlim=(0.1, None), ylim=(0.74, 0.97))
+    axes.set_xscale("symlog", linthresh=1)  # the first second as it is
+    axes.set(xlim=(0, None), ylim=(0.74, 0.97))
     axes.set(xlabel="seconds of fit, 2 CPU cores", ylabel="pair accuracy, test pairs")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.grid(color="#dddddd", linewidth=0.6)
