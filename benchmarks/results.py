@@ -57,7 +57,7 @@ def seconds_to(goal: float, curve: list[list[float]]) -> float | None:
     for seconds, accuracy in curve:
         if accuracy >= goal:
             along = (goal - before[1]) / max(accuracy - before[1], 1e-9)
-            return before[0] + max(along, 0) * (seconds - before[0])
+            return before[0] + along * (seconds - before[0])
         before = [seconds, accuracy]
     return None
 

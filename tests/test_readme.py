@@ -51,9 +51,22 @@ def test_pictures_and_files_that_it_names_are_there():
         assert (ROOT / target).is_file(), target
 
 
-def test_results_are_those_of_the_committed_files():
+@pytest.fixture(scope="module")
+def results():
     path = ROOT / "benchmarks" / "results.py"
     spec = importlib.util.spec_from_file_location("results", path)
-    results = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(results)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_an_accuracy_is_reached_on_the_line_between_two_points(results):
+    curve = [[1.0, 0.7], [2.0, 0.8], [4.0, 0.75], [5.0, 0.95]]
+    assert results.seconds_to(0.6, curve) == 1.0  # not before the first point
+    assert results.seconds_to(0.75, curve) == pytest.approx(1.5)
+    assert results.seconds_to(0.85, curve) == pytest.approx(4.5)
+    assert results.seconds_to(0.96, curve) is None
+
+
+def test_results_are_those_of_the_committed_files(results):
     assert results.updated(README) == README, "run `python benchmarks/results.py`"
