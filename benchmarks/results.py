@@ -29,15 +29,8 @@ _NAMES = {
     "fast": "**`fast`**",
     "best": "**`best`**",
 }
-_LEVELS = (
-    "0.80",
-    "0.85",
-    "0.90",
-    "0.92",
-    "0.94",
-    "0.95",
-    "0.96",
-)  # accuracies: how soon each was reached
+# Accuracies, to tell how soon each was reached.
+_LEVELS = ("0.80", "0.85", "0.90", "0.92", "0.94", "0.95", "0.96")
 _UNSEEN_COLUMNS = (
     ("unseen ROC-AUC", "unseen", "roc_auc"),
     ("unseen accuracy", "unseen", "accuracy"),
