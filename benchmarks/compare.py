@@ -29,11 +29,11 @@ import fits
 import numpy as np
 from results import seconds_to
 
-from siamese_keras import metrics
-from siamese_keras.classifier import fit_classifier
-from siamese_keras.data import load_dataset
-from siamese_keras.pairs import evaluation_pairs, threshold_pairs
-from siamese_keras.runs import write_json
+from siamese_keras.data.datasets import load_dataset
+from siamese_keras.data.pairs import evaluation_pairs, threshold_pairs
+from siamese_keras.evaluation import metrics
+from siamese_keras.models.calibration import fit_classifier
+from siamese_keras.verifier import write_json
 
 RESULTS = Path(__file__).parent / "results.json"
 ROWS: dict[str, Callable[..., fits.Fit]] = {

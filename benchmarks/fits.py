@@ -14,10 +14,10 @@ import numpy as np
 from keras import layers, ops
 
 from siamese_keras.config import PRESETS
-from siamese_keras.data import Dataset
-from siamese_keras.pairs import balanced_pairs, steps_per_epoch
-from siamese_keras.runs import embed
+from siamese_keras.data.datasets import Dataset
+from siamese_keras.data.pairs import balanced_pairs, steps_per_epoch
 from siamese_keras.train import train
+from siamese_keras.verifier import embed
 
 _SNAPSHOTS = 20  # of a fit, unless it says otherwise
 

@@ -19,9 +19,9 @@ import numpy as np
 from compare import in_own_process
 
 from siamese_keras.config import PRESETS
-from siamese_keras.losses import ContrastiveLoss
-from siamese_keras.model import build_base_model, build_outer_model
-from siamese_keras.pairs import pair_pipeline, steps_per_epoch
+from siamese_keras.data.pairs import pair_pipeline, steps_per_epoch
+from siamese_keras.models.base_model import build_base_model, build_outer_model
+from siamese_keras.training.losses import ContrastiveLoss
 
 IMAGES = (10_000, 60_000, 240_000)
 KINDS = ("balanced", "all")

@@ -30,13 +30,13 @@ import numpy as np
 import tensorflow as tf
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from c_api import CApiModel  # the tests' client of the C++ loader
+from helpers.c_api import CApiModel  # the tests' client of the C++ loader
 
-from siamese_keras.data import Dataset
+from siamese_keras.data.datasets import Dataset
+from siamese_keras.data.pairs import evaluation_pairs
 from siamese_keras.evaluate import load_run_dataset
 from siamese_keras.export import export
-from siamese_keras.pairs import evaluation_pairs
-from siamese_keras.runs import Run
+from siamese_keras.verifier import Run
 
 Pair = dict[str, np.ndarray]
 Answer = Callable[[Pair], np.ndarray]

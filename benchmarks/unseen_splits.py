@@ -17,15 +17,15 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from siamese_keras import metrics
 from siamese_keras.config import PRESETS, Config
-from siamese_keras.controls import CONTROLS
-from siamese_keras.data import Dataset, load_dataset, split_unseen
+from siamese_keras.data.datasets import Dataset, load_dataset, split_unseen
+from siamese_keras.data.pairs import evaluation_pairs
 from siamese_keras.evaluate import Embed, fit_run_classifier
-from siamese_keras.model import build_base_model
-from siamese_keras.pairs import evaluation_pairs
-from siamese_keras.runs import embed
+from siamese_keras.evaluation import metrics
+from siamese_keras.evaluation.baselines import CONTROLS
+from siamese_keras.models.base_model import build_base_model
 from siamese_keras.train import train
+from siamese_keras.verifier import embed
 
 FOLDER = Path(__file__).parent
 

@@ -1,7 +1,8 @@
 """Siamese networks in Keras: do two images belong to the same class?
 
 Each module is imported by its own name, `from siamese_keras.train import train`. Importing
-`siamese_keras.model` registers the distances that a saved outer model needs to be loaded.
+`siamese_keras.models.base_model` registers the distances that a saved outer model needs to be
+loaded.
 """
 
 import os

@@ -19,8 +19,8 @@ import keras
 
 from siamese_keras.command_line import run_program
 from siamese_keras.config import Config, add_config_options, config_from_options
-from siamese_keras.model import build_base_model, build_outer_model
-from siamese_keras.runs import replacing
+from siamese_keras.models.base_model import build_base_model, build_outer_model
+from siamese_keras.verifier import replacing
 
 _OPTIONS = {"show_shapes": True, "show_layer_names": True}
 

@@ -21,15 +21,15 @@ import keras
 import numpy as np
 from matplotlib.figure import Figure
 
-from siamese_keras import metrics
-from siamese_keras.classifier import Classifier, fit_classifier
 from siamese_keras.command_line import run_program
-from siamese_keras.controls import CONTROLS
-from siamese_keras.data import Dataset, Split, load_dataset, split_unseen
-from siamese_keras.figures import report_figures
-from siamese_keras.model import build_base_model
-from siamese_keras.pairs import Pairs, evaluation_pairs, hard_pairs, threshold_pairs
-from siamese_keras.runs import Run, embed, replacing, write_json
+from siamese_keras.data.datasets import Dataset, Split, load_dataset, split_unseen
+from siamese_keras.data.pairs import Pairs, evaluation_pairs, hard_pairs, threshold_pairs
+from siamese_keras.evaluation import metrics
+from siamese_keras.evaluation.baselines import CONTROLS
+from siamese_keras.evaluation.figures import report_figures
+from siamese_keras.models.base_model import build_base_model
+from siamese_keras.models.calibration import Classifier, fit_classifier
+from siamese_keras.verifier import Run, embed, replacing, write_json
 
 Embed = Callable[[np.ndarray], np.ndarray]
 

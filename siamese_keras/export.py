@@ -24,10 +24,10 @@ import tensorflow as tf
 
 from siamese_keras import __version__
 from siamese_keras.command_line import run_program
-from siamese_keras.runs import Run, write_json
-from siamese_keras.serving import versions
-from siamese_keras.signatures import build_signatures, example_requests
-from siamese_keras.warmup import WARMUP_FILE, write_warmup_requests
+from siamese_keras.serving.client import versions
+from siamese_keras.serving.signatures import build_signatures, example_requests
+from siamese_keras.serving.warmup import WARMUP_FILE, write_warmup_requests
+from siamese_keras.verifier import Run, write_json
 
 TOLERANCE = 1e-5
 _STALE_SECONDS = 3600

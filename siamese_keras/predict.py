@@ -22,8 +22,8 @@ import numpy as np
 import tensorflow as tf
 
 from siamese_keras.command_line import run_program
-from siamese_keras.images import invert_image
-from siamese_keras.serving import (
+from siamese_keras.data.decode import invert_image
+from siamese_keras.serving.client import (
     Ask,
     ModelError,
     RefusedError,

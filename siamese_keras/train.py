@@ -20,10 +20,10 @@ from typing import Any
 
 import keras
 
-from siamese_keras import plots
 from siamese_keras.command_line import run_program
 from siamese_keras.config import Config, add_config_options, config_from_options
-from siamese_keras.data import Dataset, split_unseen
+from siamese_keras.data.datasets import Dataset, split_unseen
+from siamese_keras.data.pairs import check_labels, pair_pipeline, steps_per_epoch
 from siamese_keras.evaluate import (
     evaluate,
     fit_run_classifier,
@@ -31,16 +31,16 @@ from siamese_keras.evaluate import (
     save_figure,
     table,
 )
+from siamese_keras.evaluation import plots
+from siamese_keras.evaluation.metrics import summarise
 from siamese_keras.export import export
-from siamese_keras.extensions import extend_base_model
-from siamese_keras.losses import ContrastiveLoss
-from siamese_keras.metrics import summarise
-from siamese_keras.model import build_base_model, build_outer_model
-from siamese_keras.monitoring import StopOnInterrupt, TrainingWarnings, pair_metrics
-from siamese_keras.optimizer import build_optimizer
-from siamese_keras.pairs import check_labels, pair_pipeline, steps_per_epoch
-from siamese_keras.precision import bfloat16_convolutions
-from siamese_keras.runs import Run, embed, read_history, save_models, write_json
+from siamese_keras.models.base_model import build_base_model, build_outer_model
+from siamese_keras.models.extensions import extend_base_model
+from siamese_keras.training.callbacks import StopOnInterrupt, TrainingWarnings, pair_metrics
+from siamese_keras.training.losses import ContrastiveLoss
+from siamese_keras.training.mixed_precision import bfloat16_convolutions
+from siamese_keras.training.optimizer import build_optimizer
+from siamese_keras.verifier import Run, embed, read_history, save_models, write_json
 
 
 def train(

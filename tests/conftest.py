@@ -5,19 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from c_api import CApiModel
-from loopback import LoopbackServer
+from helpers.c_api import CApiModel
+from helpers.loopback import LoopbackServer
+from helpers.tiny import SAMPLE, TINY
 
-from siamese_keras.config import Config
-from siamese_keras.data import Dataset, load_dataset
+from siamese_keras.data.datasets import Dataset, load_dataset
 from siamese_keras.export import export
-from siamese_keras.runs import Run
 from siamese_keras.train import train
-
-SAMPLE = Path(__file__).parent / "data" / "fashion-mnist-sample"
-TINY = Config(
-    dataset="idx", validation_size=100, batch_size=50, filters=(4, 8), embedding_dim=8, epochs=3
-)
+from siamese_keras.verifier import Run
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,10 @@ import shlex
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from helpers.tiny import TINY
 
-from siamese_keras import config, data
+from siamese_keras import config
+from siamese_keras.data import datasets as data
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -9,7 +9,7 @@ python=${1:-python3}
 folder=${XDG_CACHE_HOME:-$HOME/.cache}/siamese_keras
 package=dataset-fashion-mnist
 
-if "$python" -c 'import sys; from siamese_keras.data import find_local; sys.exit(not find_local())'
+if "$python" -c 'import sys; from siamese_keras.data.datasets import find_local; sys.exit(not find_local())'
 then
     exit 0
 fi

@@ -12,15 +12,15 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-from png import png_bomb
+from helpers.png import png_bomb
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
 
-from siamese_keras.runs import embed
-from siamese_keras.serving import RefusedError, connect, load_saved_model
-from siamese_keras.warmup import WARMUP_FILE
+from siamese_keras.serving.client import RefusedError, connect, load_saved_model
+from siamese_keras.serving.warmup import WARMUP_FILE
+from siamese_keras.verifier import embed
 
 TOLERANCE = 1e-5
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 
 

@@ -21,15 +21,15 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from siamese_keras import __version__
 from siamese_keras import export as export_module
-from siamese_keras.classifier import Classifier
 from siamese_keras.export import export, main, verify
-from siamese_keras.model import build_base_model, build_outer_model
-from siamese_keras.runs import Run
-from siamese_keras.serving import newest_version, versions
-from siamese_keras.signatures import build_signatures, example_requests
-from siamese_keras.warmup import WARMUP_FILE, prediction_log
+from siamese_keras.models.base_model import build_base_model, build_outer_model
+from siamese_keras.models.calibration import Classifier
+from siamese_keras.serving.client import newest_version, versions
+from siamese_keras.serving.signatures import build_signatures, example_requests
+from siamese_keras.serving.warmup import WARMUP_FILE, prediction_log
+from siamese_keras.verifier import Run
 
-SAVED_MODELS = Path(__file__).parents[1] / "saved_models"
+SAVED_MODELS = Path(__file__).parents[2] / "saved_models"
 
 
 def listing(folder: Path) -> set[str]:
@@ -266,7 +266,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from siamese_keras import export
-from siamese_keras.runs import Run
+from siamese_keras.verifier import Run
 
 export.verify = lambda run, path: os.kill(os.getpid(), signal.SIGKILL)
 export.export(Run.load(sys.argv[1]), Path(sys.argv[2]))

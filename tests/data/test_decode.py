@@ -5,10 +5,10 @@ import io
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.png import png_bomb
 from PIL import Image
-from png import png_bomb
 
-from siamese_keras.images import decode_batch, decode_image, fit_image, invert_image
+from siamese_keras.data.decode import decode_batch, decode_image, fit_image, invert_image
 
 GREY, COLOUR = (28, 28, 1), (28, 28, 3)
 

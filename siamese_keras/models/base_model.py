@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from siamese_keras.extensions import extend_base_model
+from siamese_keras.models.extensions import extend_base_model
 
 
 def _safe_sqrt(squared: Any) -> Any:

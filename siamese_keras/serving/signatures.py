@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from siamese_keras.classifier import Classifier
-from siamese_keras.images import decode_batch
+from siamese_keras.data.decode import decode_batch
+from siamese_keras.models.calibration import Classifier
 
 Signature = tuple[Callable[..., dict[str, Any]], list[tf.TensorSpec]]
 

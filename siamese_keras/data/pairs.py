@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import tensorflow as tf
 
-from siamese_keras.augmentation import augment_images
+from siamese_keras.data.augmentation import augment_images
 
 _THRESHOLD_DRAWS = 10
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from siamese_keras.config import Config
-from siamese_keras.extensions import average_mirrored, extend_base_model, keep_features
-from siamese_keras.model import build_base_model
+from siamese_keras.models.base_model import build_base_model
+from siamese_keras.models.extensions import average_mirrored, extend_base_model, keep_features
 
 
 @pytest.fixture(scope="module")

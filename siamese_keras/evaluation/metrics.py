@@ -15,8 +15,8 @@ import tensorflow as tf
 from scipy.optimize import brentq
 from sklearn import metrics
 
-from siamese_keras.classifier import Classifier
-from siamese_keras.pairs import Pairs
+from siamese_keras.data.pairs import Pairs
+from siamese_keras.models.calibration import Classifier
 
 _ECE_BINS = 15
 

@@ -16,9 +16,9 @@ import keras
 import numpy as np
 
 from siamese_keras import __version__
-from siamese_keras import model as _registers_the_distances  # noqa: F401
-from siamese_keras.classifier import Classifier
 from siamese_keras.config import Config
+from siamese_keras.models import base_model as _registers_the_distances  # noqa: F401
+from siamese_keras.models.calibration import Classifier
 
 
 @contextlib.contextmanager

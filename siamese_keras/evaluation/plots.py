@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from sklearn import metrics
 
-from siamese_keras.classifier import Classifier
+from siamese_keras.models.calibration import Classifier
 
 # Okabe & Ito's colours, which the colour-blind tell apart.
 _SAME, _DIFFERENT, _RIGHT, _WRONG, _GREY = "#0072B2", "#D55E00", "#009E73", "#CC3311", "#777777"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from siamese_keras import augmentation
-from siamese_keras.pairs import (
+from siamese_keras.data import augmentation
+from siamese_keras.data.pairs import (
     balanced_pairs,
     evaluation_pairs,
     hard_pairs,

@@ -3,7 +3,7 @@ import warnings
 import numpy as np
 import pytest
 
-from siamese_keras.monitoring import TrainingWarnings, pair_metrics
+from siamese_keras.training.callbacks import TrainingWarnings, pair_metrics
 
 
 @pytest.mark.parametrize("shape", [(8,), (2, 4)])

@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 from sklearn.model_selection import train_test_split
 
+from siamese_keras.data.decode import decode_image, fit_image
 from siamese_keras.errors import DataError
-from siamese_keras.images import decode_image, fit_image
-from siamese_keras.serving import plain_reason
+from siamese_keras.serving.client import plain_reason
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
 _TEST_SHARE = 1 / 6

@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 
-from siamese_keras import metrics, plots
-from siamese_keras.data import Dataset, Split
-from siamese_keras.pairs import Pairs, threshold_pairs
-from siamese_keras.runs import Run
+from siamese_keras.data.datasets import Dataset, Split
+from siamese_keras.data.pairs import Pairs, threshold_pairs
+from siamese_keras.evaluation import metrics, plots
+from siamese_keras.verifier import Run
 
 _MAP_IMAGES = 1000
 

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import train_test_split
 
+from siamese_keras.data.decode import scale_to_fit
+from siamese_keras.data.idx import FASHION_MNIST_SHA256, IDX_FILES, has_idx_files, read_idx_folder
+from siamese_keras.data.image_folder import load_image_folder
+from siamese_keras.data.tfds import NotPreparedError, load_tfds
 from siamese_keras.errors import DataError
-from siamese_keras.folder_source import load_image_folder
-from siamese_keras.idx import FASHION_MNIST_SHA256, IDX_FILES, has_idx_files, read_idx_folder
-from siamese_keras.images import scale_to_fit
-from siamese_keras.tfds_source import NotPreparedError, load_tfds
 
 _log = logging.getLogger(__name__)
 

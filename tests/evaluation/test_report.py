@@ -6,17 +6,17 @@ import json
 import keras
 import numpy as np
 import pytest
-from conftest import TINY
+from helpers.tiny import TINY
 from matplotlib.image import imread
 
-from siamese_keras import controls
 from siamese_keras import evaluate as evaluation
-from siamese_keras.data import Dataset, Split, split_unseen
+from siamese_keras.data.datasets import Dataset, Split, split_unseen
+from siamese_keras.data.pairs import Pairs, evaluation_pairs, hard_pairs, threshold_pairs
 from siamese_keras.evaluate import evaluate, table
-from siamese_keras.model import build_base_model
-from siamese_keras.pairs import Pairs, evaluation_pairs, hard_pairs, threshold_pairs
-from siamese_keras.runs import Run, embed
+from siamese_keras.evaluation import baselines as controls
+from siamese_keras.models.base_model import build_base_model
 from siamese_keras.train import train
+from siamese_keras.verifier import Run, embed
 
 VERIFICATION = {
     "accuracy", "accuracy_ci95", "accuracy_at_0.5_distance", "roc_auc", "average_precision", "eer",

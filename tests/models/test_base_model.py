@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from siamese_keras.config import PRESETS
-from siamese_keras.model import (
+from siamese_keras.models.base_model import (
     build_base_model,
     build_outer_model,
     edge_strengths,
@@ -200,7 +200,7 @@ def test_saved_models_load_in_a_fresh_process_in_safe_mode(base, rng, tmp_path):
     )
     extended.save(tmp_path / "extended.keras")
     code = (
-        "import sys, numpy as np, keras, siamese_keras.model\n"
+        "import sys, numpy as np, keras, siamese_keras.models.base_model\n"
         "from pathlib import Path\n"
         "folder = Path(sys.argv[1])\n"
         "inputs = dict(np.load(folder / 'images.npz'))\n"
@@ -227,7 +227,7 @@ def test_saved_models_load_in_a_fresh_process_in_safe_mode(base, rng, tmp_path):
 
 def test_training_on_identical_images_leaves_finite_weights(rng):
     base = build_base_model((8, 8, 1), filters=(2,), embedding_dim=3)
-    from siamese_keras.losses import ContrastiveLoss
+    from siamese_keras.training.losses import ContrastiveLoss
 
     outer = build_outer_model(base)
     outer.compile("sgd", ContrastiveLoss(1.0))

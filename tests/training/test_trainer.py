@@ -10,16 +10,16 @@ import threading
 import keras
 import numpy as np
 import pytest
-from conftest import SAMPLE, TINY
+from helpers.tiny import SAMPLE, TINY
 
 from siamese_keras import train as training
 from siamese_keras.config import PRESETS
-from siamese_keras.data import Dataset, Split
+from siamese_keras.data.datasets import Dataset, Split
 from siamese_keras.errors import DataError
 from siamese_keras.evaluate import load_run_dataset
-from siamese_keras.optimizer import build_optimizer
-from siamese_keras.runs import Run, embed, read_history, replacing
 from siamese_keras.train import main, train
+from siamese_keras.training.optimizer import build_optimizer
+from siamese_keras.verifier import Run, embed, read_history, replacing
 
 TINY_OPTIONS = [
     "--dataset", "idx", "--data-dir", str(SAMPLE), "--validation-size", "100", "--batch-size", "50",

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_curve
 
-from siamese_keras import metrics
-from siamese_keras.classifier import Classifier, fit_classifier
-from siamese_keras.pairs import Pairs, evaluation_pairs
+from siamese_keras.data.pairs import Pairs, evaluation_pairs
+from siamese_keras.evaluation import metrics
+from siamese_keras.models.calibration import Classifier, fit_classifier
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import grpc
 import numpy as np
 import tensorflow as tf
-from c_api import DTYPES, STRING, CApiModel
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+from helpers.c_api import DTYPES, STRING, CApiModel
 
 
 class RequestRefusedError(Exception):

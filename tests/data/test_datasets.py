@@ -5,18 +5,18 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.tiny import SAMPLE
 
-from siamese_keras import data, tfds_source
-from siamese_keras.data import load_dataset, split_unseen
+from siamese_keras.data import datasets as data
+from siamese_keras.data import tfds as tfds_source
+from siamese_keras.data.datasets import load_dataset, split_unseen
+from siamese_keras.data.idx import IDX_FILES, idx_path, read_idx
 from siamese_keras.errors import DataError
-from siamese_keras.idx import IDX_FILES, idx_path, read_idx
 
-SAMPLE = Path(__file__).parent / "data" / "fashion-mnist-sample"
 # Debian strips the gzip header's name and time; TFDS verifies the compressed bytes.
 PUBLISHED_MTIME = {"train": 1504176606, "t10k": 1504176627}
 
@@ -180,7 +180,7 @@ def test_without_network_and_data_it_fails_soon_and_names_the_ways_out(tmp_path)
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
     }
     code = (
-        "from siamese_keras import data\n"
+        "from siamese_keras.data import datasets as data\n"
         "folders = data._idx_folders\n"
         "data._idx_folders = lambda: [f for f in folders() if not str(f).startswith('/usr')]\n"
         "try:\n    data.load_dataset()\nexcept ValueError as error:\n    print(error)\n"

@@ -2,11 +2,11 @@ import dataclasses
 
 import pytest
 import tensorflow as tf
-from conftest import TINY
+from helpers.tiny import TINY
 
-from siamese_keras import precision
 from siamese_keras import train as training
-from siamese_keras.precision import bfloat16_convolutions, has_bfloat16
+from siamese_keras.training import mixed_precision as precision
+from siamese_keras.training.mixed_precision import bfloat16_convolutions, has_bfloat16
 
 KEY = "auto_mixed_precision_onednn_bfloat16"
 

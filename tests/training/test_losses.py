@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from siamese_keras.losses import ContrastiveLoss, contrastive_loss
+from siamese_keras.training.losses import ContrastiveLoss, contrastive_loss
 
 
 def test_loss_by_hand():
@@ -109,7 +109,7 @@ def test_loss_is_saved_with_a_model_and_loaded_in_a_fresh_process(tmp_path):
     model.compile(loss=ContrastiveLoss(1.5, 0.25, weighting="balanced"))
     model.save(tmp_path / "model.keras")
     code = (
-        "import sys, keras, siamese_keras.losses\n"
+        "import sys, keras, siamese_keras.training.losses\n"
         "loss = keras.models.load_model(sys.argv[1], safe_mode=True).loss\n"
         "print(type(loss).__name__, loss.margin, loss.positive_margin, loss.weighting)"
     )

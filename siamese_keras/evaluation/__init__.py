@@ -1,0 +1,1 @@
+"""Figures of verification and retrieval, and the report made of them."""

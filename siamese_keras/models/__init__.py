@@ -1,0 +1,1 @@
+"""Base model, outer model, distances and the calibration of a distance."""

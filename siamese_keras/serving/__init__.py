@@ -1,0 +1,1 @@
+"""The exported model: its signatures, its export, and clients that ask it."""
