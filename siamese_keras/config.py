@@ -2,174 +2,210 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
+import math
+import os
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from siamese_keras.errors import ArgumentError, check_choice
+from siamese_keras.files import write_json
+
+# The one list of each setting's choices: read here, by the command line and by the library.
+PairKind = Literal["all", "balanced", "classic", "random"]
+Augmentation = Literal["none", "flip-shift", "flip-shift-erase"]
+Architecture = Literal["cnn", "resnet", "mlp", "silhouette-edges"]
+Pooling = Literal["flatten", "average", "max"]
+Activation = Literal["linear", "relu", "tanh"]
+Weighting = Literal["uniform", "balanced", "nonzero"]
+Optimizer = Literal["adam", "muon", "rmsprop"]
+Schedule = Literal["constant", "warmup-cosine"]
 
 
-def _knob(
+def _option(
     default: Any,
+    group: str,
     description: str,
     *,
-    choices: Sequence[str] | None = None,
     at_least: float | None = None,
     above: float | None = None,
     at_most: float | None = None,
 ) -> Any:
-    """Declare a field of `Config`: its default, what it does and the values it may take."""
-    limits = {"choices": choices, "at_least": at_least, "above": above, "at_most": at_most}
-    return dataclasses.field(default=default, metadata={"help": description, **limits})
+    """Declare a field of `Config`: its default, its group in `--help`, and its range."""
+    limits = {"at_least": at_least, "above": above, "at_most": at_most}
+    metadata = {"group": group, "help": description, "limits": limits}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything that a training depends on. The defaults are the preset `fast`.
+    """The settings of a training. The defaults are the preset `fast`.
+
+    Lists are accepted where tuples are declared.
 
     Raises:
-        ValueError: When a value is outside its range; the message names the field.
+        ArgumentError: When a value has the wrong type or is out of range; the message names it.
     """
 
-    # Where the images come from.
-    dataset: str = _knob(
+    dataset: str = _option(
         "fashion_mnist",
-        "fashion_mnist, 'folder' (of images by class), 'idx' (IDX files), or a TFDS dataset",
+        "data",
+        "fashion_mnist, folder (of images by class), idx (IDX files), or a TensorFlow dataset",
     )
-    validation_size: int = _knob(5000, "images cut off train to fit the threshold", at_least=2)
-    unseen_classes: tuple[str, ...] = _knob(
-        (), "classes, by name or number, to train without and to report on as unseen"
+    validation_size: int = _option(
+        5000,
+        "data",
+        "number of training images held out for validation and calibration",
+        at_least=2,
     )
-    image_size: int = _knob(
-        0, "resize to this height and width; 0 keeps the size; needed for folder", at_least=0
+    unseen_classes: tuple[str, ...] = _option(
+        (), "data", "classes, by name or number, to hold out of training and to report on"
     )
-
-    # How images become pairs.
-    pairs: str = _knob(
-        "all", "how training pairs are made", choices=("all", "balanced", "lab", "random")
-    )
-    batch_size: int = _knob(128, "left images of a step, and as many right images", at_least=1)
-
-    augment: str = _knob(
-        "none",
-        "change training images: mirror by chance and shift by 2 pixels; also erase rectangles",
-        choices=("none", "shift", "shift-erase"),
+    image_size: int = _option(
+        0,
+        "data",
+        "height and width to resize images to; 0 keeps their size; required for folder",
+        at_least=0,
     )
 
-    # The base model: image -> embedding.
-    architecture: str = _knob(
-        "cnn", "kind of base model", choices=("cnn", "residual", "mlp", "outline")
+    pairs: PairKind = _option("all", "pairs", "how training pairs are drawn")
+    batch_size: int = _option(
+        128, "pairs", "left images per step, and as many right images", at_least=1
     )
-    filters: tuple[int, ...] = _knob(
-        (32, 64, 128), "cnn, residual: filters of each block", at_least=1
-    )
-    pooling: str = _knob(
-        "flatten",
-        "cnn, residual: what follows the last block",
-        choices=("flatten", "average", "max"),
-    )
-    units: tuple[int, ...] = _knob((), "units of the dense layers before the embedding", at_least=1)
-    dropout: float = _knob(0.0, "rate of dropout after each dense layer", at_least=0, at_most=0.95)
-    embedding_dim: int = _knob(64, "length of the embedding", at_least=1)
-    embedding_activation: str = _knob(
-        "linear", "activation of the embedding layer", choices=("linear", "relu", "tanh")
-    )
-    unit_length: bool = _knob(True, "scale embeddings to length 1, distances to [0, 2]")
-    features: float = _knob(
-        0.0, "cnn, residual: length of the features kept beside the embedding", at_least=0
-    )
-    mirror: bool = _knob(False, "embed images as the mean of the image and its mirror image")
+    augment: Augmentation = _option("none", "pairs", "random changes of training images")
 
-    # Contrastive loss.
-    margin: float = _knob(1.2, "distance beyond which different pairs cost nothing", above=0)
-    positive_margin: float = _knob(
-        0.4, "distance below which same pairs cost nothing; less than the margin", at_least=0
+    architecture: Architecture = _option("cnn", "base model", "kind of base model")
+    filters: tuple[int, ...] = _option(
+        (32, 64, 128), "base model", "cnn, resnet: filters of each block", at_least=1
     )
-    weighting: str = _knob(
-        "active", "pairs that count in a batch's loss", choices=("uniform", "balanced", "active")
+    pooling: Pooling = _option(
+        "flatten", "base model", "cnn, resnet: what follows the last block of convolutions"
+    )
+    units: tuple[int, ...] = _option(
+        (), "base model", "units of the dense layers before the embedding", at_least=1
+    )
+    dropout: float = _option(
+        0.0, "base model", "dropout rate after each dense layer", at_least=0, at_most=0.95
+    )
+    embedding_dim: int = _option(64, "base model", "length of the embedding", at_least=1)
+    embedding_activation: Activation = _option(
+        "linear", "base model", "activation of the embedding layer"
+    )
+    unit_length: bool = _option(
+        True, "base model", "scale embeddings to length 1, so that distances lie in [0, 2]"
+    )
+    kept_features: float = _option(
+        0.0,
+        "base model",
+        "cnn, resnet: norm of the backbone features kept beside the embedding",
+        at_least=0,
+    )
+    flip_averaging: bool = _option(
+        False, "base model", "average the embeddings of an image and its mirror image"
     )
 
-    # Optimisation.
-    epochs: int = _knob(4, "passes over the training images", at_least=1)
-    optimizer: str = _knob("adam", "optimizer", choices=("adam", "rmsprop"))
-    learning_rate: float = _knob(1.5e-2, "learning rate, the peak of it in a one-cycle", above=0)
-    schedule: str = _knob(
-        "one-cycle", "course of the learning rate", choices=("constant", "one-cycle")
+    margin: float = _option(
+        1.2, "contrastive loss", "distance beyond which different pairs cost nothing", above=0
     )
-    bfloat16: bool = _knob(True, "train with convolutions in bfloat16, on processors that have it")
-    seed: int = _knob(0, "seed of splits, pairs and weights", at_least=0, at_most=2**31 - 1)
+    positive_margin: float = _option(
+        0.4, "contrastive loss", "distance below which same pairs cost nothing", at_least=0
+    )
+    weighting: Weighting = _option(
+        "nonzero", "contrastive loss", "which pairs of a batch the loss is the mean of"
+    )
+
+    epochs: int = _option(4, "optimization", "passes over the training images", at_least=1)
+    optimizer: Optimizer = _option("muon", "optimization", "optimizer")
+    learning_rate: float = _option(
+        4e-2, "optimization", "learning rate; the peak with warmup-cosine", above=0
+    )
+    schedule: Schedule = _option("warmup-cosine", "optimization", "learning rate schedule")
+    bfloat16: bool = _option(
+        True, "optimization", "compute convolutions in bfloat16 on processors that support it"
+    )
+    seed: int = _option(
+        0, "optimization", "seed of weights, pairs and augmentation", at_least=0, at_most=2**31 - 1
+    )
 
     def __post_init__(self) -> None:
+        hints = get_type_hints(Config)
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+            value = _typed(field.name, getattr(self, field.name), hints[field.name])
+            object.__setattr__(self, field.name, value)
             for item in value if isinstance(value, tuple) else (value,):
-                _check(field.name, item, field.metadata)
+                _check_limits(field.name, item, field.metadata["limits"])
         if self.positive_margin >= self.margin:
-            raise ValueError(
+            raise ArgumentError(
                 "`positive_margin` must be less than `margin`. Received: "
                 f"positive_margin={self.positive_margin}, margin={self.margin}"
             )
         if self.unit_length and self.margin > 2:
-            raise ValueError(
+            raise ArgumentError(
                 "`margin` must be at most 2, the largest distance of unit-length embeddings. "
                 f"Received: margin={self.margin}"
             )
-
-        if self.features and self.architecture not in ("cnn", "residual"):
-            raise ValueError(
-                "`features` must be 0 but for the architectures cnn and residual. Received: "
-                f"features={self.features}, architecture={self.architecture}"
+        if self.kept_features and self.architecture not in ("cnn", "resnet"):
+            raise ArgumentError(
+                "`kept_features` needs the architecture cnn or resnet. Received: "
+                f"kept_features={self.kept_features}, architecture={self.architecture!r}"
             )
 
     def base_model_options(self) -> dict[str, Any]:
         """Return the keyword arguments of `build_base_model`."""
-        names = (
-            "architecture",
-            "filters",
-            "pooling",
-            "units",
-            "dropout",
-            "embedding_dim",
-            "embedding_activation",
-            "unit_length",
-            "features",
-            "mirror",
-        )
-        return {name: getattr(self, name) for name in names}
+        fields = (f for f in dataclasses.fields(self) if f.metadata["group"] == "base model")
+        return {field.name: getattr(self, field.name) for field in fields}
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the settings to `path` as JSON."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        write_json(path, dataclasses.asdict(self))
 
     @classmethod
-    def load(cls, path: Path) -> Config:
-        """Read what `save` wrote.
+    def load(cls, path: str | os.PathLike[str]) -> Config:
+        """Read settings that `save` wrote.
 
         Raises:
-            ValueError: When the file is not such a JSON object; the message names it.
+            ArgumentError: When the file is not a JSON object of settings; the message names it.
+            OSError: When the file cannot be read.
         """
         try:
-            values: dict[str, Any] = json.loads(path.read_text())
-            values |= {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
-            return cls(**values)
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ValueError(f"`{path}` must hold the settings of a run. {error}") from None
+            return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ArgumentError(f"`{path}` must hold the settings of a run. {error}") from None
 
 
-def _check(name: str, value: Any, limits: Mapping[str, Any]) -> None:
-    if limits["choices"] is not None and value not in limits["choices"]:
-        expected = "one of " + ", ".join(limits["choices"])
-    elif limits["at_least"] is not None and not value >= limits["at_least"]:
-        expected = f"at least {limits['at_least']}"
-    elif limits["above"] is not None and not limits["above"] < value < float("inf"):
-        expected = f"greater than {limits['above']}"
-    elif limits["at_most"] is not None and not value <= limits["at_most"]:
-        expected = f"at most {limits['at_most']}"
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """Return `value` as the type `hint`, or raise."""
+    if get_origin(hint) is Literal:
+        check_choice(name, value, hint)
+        return value
+    if get_origin(hint) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ArgumentError(f"`{name}` must be a list. Received: {name}={value!r}")
+        return tuple(_typed(name, item, get_args(hint)[0]) for item in value)
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is float and is_number and math.isfinite(value):
+        return float(value)
+    if hint is float or type(value) is not hint:
+        expected = {bool: "true or false", int: "a whole number", float: "a finite number"}
+        wanted = expected.get(hint, "a text")
+        raise ArgumentError(f"`{name}` must be {wanted}. Received: {name}={value!r}")
+    return value
+
+
+def _check_limits(name: str, value: Any, limits: Mapping[str, float | None]) -> None:
+    at_least, above, at_most = limits["at_least"], limits["above"], limits["at_most"]
+    if at_least is not None and value < at_least:
+        expected = f"at least {at_least}"
+    elif above is not None and value <= above:
+        expected = f"greater than {above}"
+    elif at_most is not None and value > at_most:
+        expected = f"at most {at_most}"
     else:
         return
-    raise ValueError(f"`{name}` must be {expected}. Received: {name}={value}")
+    raise ArgumentError(f"`{name}` must be {expected}. Received: {name}={value}")
 
 
 PRESETS: Mapping[str, Config] = types.MappingProxyType(
@@ -178,34 +214,35 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
         "fast": Config(),
         # The most accurate: a residual CNN and augmented images, for longer.
         "best": Config(
-            augment="shift-erase",
-            architecture="residual",
-            filters=(32, 64, 128),
+            augment="flip-shift-erase",
+            architecture="resnet",
             embedding_dim=128,
-            features=0.5,
-            mirror=True,
+            kept_features=0.5,
+            flip_averaging=True,
+            optimizer="adam",
             learning_rate=1e-2,
             epochs=30,
             bfloat16=False,
         ),
         # For classes that training does not show. Silhouette and edges stay in the embedding, one
-        # linear layer adds what parts the classes that are seen, and one epoch is enough of it:
+        # linear layer adds what separates the classes that are seen, and one epoch of it is enough:
         # more of either makes the network forget what its classes do not need.
         "open-set": Config(
-            augment="shift",
-            architecture="outline",
+            augment="flip-shift",
+            architecture="silhouette-edges",
             unit_length=False,
             margin=6.0,
             positive_margin=3.0,
             weighting="balanced",
             epochs=1,
+            optimizer="adam",
             learning_rate=1e-3,
             bfloat16=False,
         ),
         # The classic exercise with a multi-layer perceptron, as six public notebooks have it:
         # 0.9136 to 0.9154 pair accuracy at distance 0.5.
         "classic-mlp": Config(
-            pairs="lab",
+            pairs="classic",
             architecture="mlp",
             units=(128, 128),
             dropout=0.1,
@@ -232,6 +269,7 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
             positive_margin=0.0,
             weighting="uniform",
             epochs=5,
+            optimizer="adam",
             learning_rate=1e-3,
             schedule="constant",
             bfloat16=False,
@@ -240,53 +278,13 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
 )
 
 
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Give `parser` the option `--preset` and one option for every field of `Config`."""
-    parser.add_argument(
-        "--preset", choices=PRESETS, default="fast", help="settings to start from (default: fast)"
-    )
-    group = parser.add_argument_group("settings", "each overrides the preset")
-    hints = get_type_hints(Config)
-    for field in dataclasses.fields(Config):
-        keywords: dict[str, Any] = {
-            "help": f"{field.metadata['help']} (fast: {_shown(field.default)})".replace("%", "%%"),
-            "default": argparse.SUPPRESS,
-        }
-        if hints[field.name] is bool:
-            keywords["action"] = argparse.BooleanOptionalAction
-        else:
-            keywords["type"] = _parser_of(hints[field.name])
-            keywords["metavar"] = field.name.upper()
-            if field.metadata["choices"]:
-                keywords["choices"] = field.metadata["choices"]
-                del keywords["metavar"]
-        group.add_argument("--" + field.name.replace("_", "-"), **keywords)
+def preset(name: str) -> Config:
+    """Return the preset `name`.
 
-
-def config_from_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Config:
-    """Make the `Config` that the options of `add_config_options` describe.
-
-    A value outside its range ends the program as argparse does: one line and exit status 2.
+    Raises:
+        ArgumentError: When there is no such preset.
     """
-    names = {field.name for field in dataclasses.fields(Config)}
-    chosen = {name: value for name, value in vars(options).items() if name in names}
-    try:
-        return dataclasses.replace(PRESETS[options.preset], **chosen)
-    except ValueError as error:
-        parser.error(str(error))
-
-
-def _shown(value: Any) -> str:
-    return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
-
-
-def _parser_of(hint: Any) -> Any:
-    if get_origin(hint) is not tuple:
-        return hint
-    item = get_args(hint)[0]
-
-    def parse(text: str) -> tuple[Any, ...]:
-        return tuple(item(part.strip()) for part in text.split(",") if part.strip())
-
-    parse.__name__ = f"list of {item.__name__}"  # argparse shows it in its error message
-    return parse
+    if name not in PRESETS:
+        known = ", ".join(PRESETS)
+        raise ArgumentError(f"`config` must be a `Config` or one of {known}. Received: {name!r}")
+    return PRESETS[name]

@@ -1,5 +1,58 @@
-"""The error that is the user's to mend, where a more general one would not say whose it is."""
+"""Every exception of the package, under one base class."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, get_args
 
 
-class DataError(ValueError):
-    """The images cannot be had; the message names the file or place and the ways out."""
+class SiameseKerasError(ValueError):
+    """An error caused by input: an argument, a file, a dataset or a model that does not fit."""
+
+
+class ArgumentError(SiameseKerasError):
+    """An argument or a setting is out of range or of the wrong type."""
+
+
+class DataError(SiameseKerasError):
+    """Images cannot be found, read or split; the message names the file or the folder."""
+
+
+class NotPreparedError(DataError):
+    """TensorFlow Datasets has the dataset's folder but not the dataset."""
+
+
+class TrainingError(SiameseKerasError):
+    """The training diverged, or the model does not separate same from different pairs."""
+
+
+class ModelError(SiameseKerasError):
+    """A run or an exported model cannot be loaded, asked or exported."""
+
+
+class RequestError(ModelError):
+    """The model refuses this request, for instance a broken image; it may answer another one."""
+
+
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """Raise unless `value` is one of the values of the `Literal` type `choices`.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: What was passed.
+        choices: A `typing.Literal`.
+
+    Raises:
+        ArgumentError: When it is not.
+    """
+    if value not in get_args(choices):
+        expected = ", ".join(map(repr, get_args(choices)))
+        raise ArgumentError(f"`{name}` must be one of {expected}. Received: {name}={value!r}")
+
+
+def plain_reason(message: str) -> str:
+    """Reduce a message of TensorFlow to one line, without names of nodes and stack traces."""
+    noise = ("Graph execution error:", "Detected at node", "<stack traces", " ", "\t")
+    lines = (line for line in message.splitlines() if line and not line.startswith(noise))
+    line = re.sub(r"\{\{.*?\}\} *| *\[Op:.*$", "", next(lines, message))
+    return re.sub(r"^assertion failed: \[(.*?)\]", r"\1", line)

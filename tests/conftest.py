@@ -1,4 +1,4 @@
-"""A small real sample of Fashion-MNIST, and a tiny run trained on it once for the whole session."""
+"""A small real sample of Fashion-MNIST, and a tiny model trained on it once per session."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +9,7 @@ from helpers.c_api import CApiModel
 from helpers.loopback import LoopbackServer
 from helpers.tiny import SAMPLE, TINY
 
-from siamese_keras.data.datasets import Dataset, load_dataset
-from siamese_keras.export import export
-from siamese_keras.train import train
-from siamese_keras.verifier import Run
+from siamese_keras import Dataset, Verifier, fit, load_dataset
 
 
 @pytest.fixture(scope="session")
@@ -22,9 +19,15 @@ def sample() -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(sample: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that saw the sample for three epochs: weak, but trained, saved and complete."""
-    return train(TINY, tmp_path_factory.mktemp("tiny") / "run", sample, verbose=0)
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the run of `tiny`; complete once `tiny` is there."""
+    return tmp_path_factory.mktemp("tiny") / "run"
+
+
+@pytest.fixture(scope="session")
+def tiny(sample: Dataset, tiny_run: Path) -> Verifier:
+    """A verifier that saw the sample for three epochs: weak, but trained, saved and complete."""
+    return fit(sample, TINY, run_dir=tiny_run, verbose=0)
 
 
 @pytest.fixture
@@ -33,9 +36,9 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture(scope="session")
-def exported(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny run as an exported version, `.../tiny/1`."""
-    return export(tiny_run, tmp_path_factory.mktemp("saved_models") / "tiny")
+def exported(tiny: Verifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model as an exported version, `.../tiny/1`."""
+    return tiny.export(tmp_path_factory.mktemp("saved_models") / "tiny")
 
 
 @pytest.fixture(scope="session")

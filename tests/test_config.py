@@ -1,74 +1,160 @@
-import argparse
 import dataclasses
+import inspect
+import json
+import types
+from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
-from siamese_keras.config import PRESETS, Config, add_config_options, config_from_options
+from siamese_keras.config import PRESETS, Config, preset
+from siamese_keras.errors import ArgumentError
+from siamese_keras.models.base_model import build_base_model
 
-
-def parse(*arguments):
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    add_config_options(parser)
-    return config_from_options(parser, parser.parse_args(arguments))
-
-
-def test_every_field_is_an_option_that_overrides_the_preset():
-    assert parse() == Config() == PRESETS["fast"]
-    assert parse("--preset", "classic-mlp") == PRESETS["classic-mlp"]
-    config = parse(
-        "--preset", "classic-cnn", "--filters", "8, 16", "--no-unit-length", "--margin", "1.5",
-        "--epochs", "2", "--unseen-classes", "bag,3", "--units", "", "--unit-length",
-    )  # fmt: skip
-    assert config == dataclasses.replace(
-        PRESETS["classic-cnn"],
-        filters=(8, 16),
-        units=(),
-        margin=1.5,
-        epochs=2,
-        unit_length=True,
-        unseen_classes=("bag", "3"),
-    )
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+HINTS = get_type_hints(Config)
+OTHER = Config(filters=(8, 16), unseen_classes=("bag", "shirt"), margin=1.5, seed=7, epochs=2)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("values", "message"),
     [
-        (["--margin", "-1"], "`margin` must be greater than 0. Received: margin=-1.0"),
-        (["--margin", "nan"], "`margin` must be greater than 0"),
-        (["--margin", "2.5"], "`margin` must be at most 2"),
-        (["--positive-margin", "1.2"], "`positive_margin` must be less than `margin`"),
-        (["--epochs", "0"], "`epochs` must be at least 1"),
-        (["--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
-        (["--filters", "8,x"], "argument --filters: invalid list of int value: '8,x'"),
-        (["--filters", "8,0"], "`filters` must be at least 1"),
-        (["--dropout", "1"], "`dropout` must be at most 0.95"),
-        (["--dropout", "nan"], "`dropout` must be at least 0"),
-        (["--learning-rate", "inf"], "`learning_rate` must be greater than 0"),
-        (["--pairs", "some"], "argument --pairs: invalid choice: 'some'"),
-        (["--preset", "slow"], "argument --preset: invalid choice: 'slow'"),
-        (["--margins", "1"], "unrecognized arguments: --margins"),
-        (["--marg", "1"], "unrecognized arguments: --marg"),
+        ({"margin": -1}, "`margin` must be greater than 0. Received: margin=-1.0"),
+        ({"margin": 2.5}, "`margin` must be at most 2, the largest distance of unit-length"),
+        ({"positive_margin": 1.2}, "`positive_margin` must be less than `margin`. Received: posi"),
+        ({"positive_margin": -0.1}, "`positive_margin` must be at least 0"),
+        ({"epochs": 0}, "`epochs` must be at least 1. Received: epochs=0"),
+        ({"filters": (8, 0)}, "`filters` must be at least 1. Received: filters=0"),
+        ({"dropout": 1.0}, "`dropout` must be at most 0.95"),
+        ({"learning_rate": 0}, "`learning_rate` must be greater than 0"),
+        ({"validation_size": 1}, "`validation_size` must be at least 2"),
+        ({"seed": -1}, "`seed` must be at least 0"),
+        ({"seed": 2**31}, "`seed` must be at most 2147483647"),
+        ({"kept_features": 0.5, "architecture": "mlp"}, "`kept_features` needs the architecture"),
     ],
 )
-def test_a_wrong_option_is_one_line_and_status_2(capsys, arguments, message):
-    with pytest.raises(SystemExit) as stopped:
-        parse(*arguments)
-    assert stopped.value.code == 2
-    assert message in capsys.readouterr().err.splitlines()[-1]
+def test_a_value_out_of_range_is_named(values, message):
+    with pytest.raises(ArgumentError) as refused:
+        Config(**values)
+    assert message in str(refused.value)
 
 
-def test_settings_are_saved_and_loaded(tmp_path):
-    config = parse("--filters", "8,16", "--unseen-classes", "bag,shirt", "--seed", "7")
-    config.save(tmp_path / "config.json")
-    assert Config.load(tmp_path / "config.json") == config
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("unit_length", "false", "true or false"),  # a text is truthy
+        ("unit_length", 0, "true or false"),
+        ("bfloat16", None, "true or false"),
+        ("epochs", 2.5, "a whole number"),
+        ("epochs", 2.0, "a whole number"),
+        ("epochs", "2", "a whole number"),
+        ("epochs", True, "a whole number"),
+        ("seed", 0.5, "a whole number"),
+        ("margin", float("nan"), "a finite number"),
+        ("learning_rate", float("inf"), "a finite number"),
+        ("kept_features", float("inf"), "a finite number"),
+        ("kept_features", "0.5", "a finite number"),
+        ("dropout", False, "a finite number"),
+        ("dataset", 3, "a text"),
+        ("filters", 32, "a list"),
+        ("filters", "32,64", "a list"),
+        ("unseen_classes", "bag", "a list"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named(name, value, expected):
+    with pytest.raises(ArgumentError) as refused:
+        Config(**{name: value})
+    assert str(refused.value) == f"`{name}` must be {expected}. Received: {name}={value!r}"
 
 
-@pytest.mark.parametrize("text", ["", "[]", "3", '{"margin": -1}', '{"nonsense": 1}'])
-def test_a_damaged_file_is_named(tmp_path, text):
-    (tmp_path / "config.json").write_text(text)
-    with pytest.raises(ValueError, match=r"config\.json` must hold the settings of a run"):
+def test_items_of_a_list_have_a_type_as_well():
+    for name, items, expected in (
+        ("filters", [32, 64.0], "a whole number. Received: filters=64.0"),
+        ("units", [True], "a whole number. Received: units=True"),
+        ("unseen_classes", ["bag", 3], "a text. Received: unseen_classes=3"),
+    ):
+        with pytest.raises(ArgumentError) as refused:
+            Config(**{name: items})
+        assert str(refused.value) == f"`{name}` must be {expected}"
+
+
+def test_lists_and_whole_numbers_are_accepted_where_tuples_and_floats_are_declared():
+    config = Config(filters=[32, 64], unseen_classes=["bag", "shirt"], margin=1, dropout=0)
+    assert config.filters == (32, 64)
+    assert config.unseen_classes == ("bag", "shirt")
+    assert isinstance(config.margin, float)
+    assert hash(config) == hash(dataclasses.replace(config))
+
+
+@pytest.mark.parametrize("name", [n for n, f in FIELDS.items() if "Literal" in str(HINTS[n])])
+def test_an_unknown_choice_lists_those_that_there_are(name):
+    with pytest.raises(ArgumentError) as refused:
+        Config(**{name: "nonsense"})
+    assert f"`{name}` must be one of '" in str(refused.value)
+    assert repr(FIELDS[name].default) in str(refused.value)
+
+
+def test_settings_cannot_be_changed_and_are_given_by_name():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().epochs = 3
+    with pytest.raises(TypeError):
+        Config("fashion_mnist")
+    with pytest.raises(TypeError, match="nonsense"):
+        Config(nonsense=1)
+
+
+@pytest.mark.parametrize("config", [OTHER, *PRESETS.values()])
+@pytest.mark.parametrize("as_type", [str, Path])
+def test_settings_are_loaded_as_they_were_saved(tmp_path, config, as_type):
+    config.save(as_type(tmp_path / "config.json"))
+    assert Config.load(as_type(tmp_path / "config.json")) == config
+    assert set(json.loads((tmp_path / "config.json").read_text())) == set(FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "Expecting value"),
+        ("[]", "mapping"),
+        ("3", "mapping"),
+        ('{"margin": -1}', "`margin` must be greater than 0"),
+        ('{"margin": NaN}', "`margin` must be a finite number"),
+        ('{"unit_length": "false"}', "`unit_length` must be true or false"),
+        ('{"epochs": 2.5}', "`epochs` must be a whole number"),
+        ('{"nonsense": 1}', "nonsense"),
+        ("[" * 100_000, ""),
+        (b"\xff\xfe", "utf-8"),
+    ],
+    ids=repr,
+)
+def test_a_damaged_file_is_named(tmp_path, text, reason):
+    path = tmp_path / "config.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ArgumentError) as refused:
+        Config.load(path)
+    assert str(refused.value).startswith(f"`{path}` must hold the settings of a run. ")
+    assert reason in str(refused.value)
+
+
+def test_a_missing_file_is_an_os_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config\.json"):
         Config.load(tmp_path / "config.json")
 
 
-def test_every_knob_says_what_it_does():
-    assert all(field.metadata["help"] for field in dataclasses.fields(Config))
+def test_the_default_is_the_preset_fast_and_presets_stay_as_they_are():
+    assert PRESETS["fast"] == Config()
+    assert isinstance(PRESETS, types.MappingProxyType)
+    assert len(set(PRESETS.values())) == len(PRESETS)
+    assert list(map(preset, PRESETS)) == list(PRESETS.values())
+    with pytest.raises(ArgumentError) as refused:
+        preset("slow")
+    assert str(refused.value) == (
+        "`config` must be a `Config` or one of fast, best, open-set, classic-mlp, classic-cnn. "
+        "Received: 'slow'"
+    )
+
+
+def test_the_options_of_the_base_model_are_those_of_build_base_model():
+    parameters = set(inspect.signature(build_base_model).parameters)
+    assert set(Config().base_model_options()) == parameters - {"image_shape"}
+    assert OTHER.base_model_options()["filters"] == (8, 16)

@@ -1,0 +1,83 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from siamese_keras.errors import ArgumentError, DataError
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path` and move it to `path` when the block succeeds.
+
+    A file that was at `path` stays as it was until then, and for good when the block fails.
+    """
+    path = Path(path)
+    folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+    try:
+        yield folder / path.name
+        (folder / path.name).replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / path.name).unlink(missing_ok=True)
+            folder.rmdir()
+
+
+def new_folder(path: str | os.PathLike[str]) -> Path:
+    """Make the folder `path`, or check that it is empty, and return it.
+
+    Raises:
+        ArgumentError: When it is not empty, or an address such as `gs://bucket`.
+        OSError: When it cannot be made.
+    """
+    if "://" in os.fspath(path):
+        raise ArgumentError(f"`run_dir` must be a folder on this machine. Received: {path}")
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    if any(path.iterdir()):
+        raise ArgumentError(f"`run_dir` must be a new or empty folder. Received: `{path}`")
+    return path
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Write `content` to `path` as JSON, in place of a file that was there.
+
+    Raises:
+        ValueError: When `content` holds NaN or infinity, which JSON does not have.
+    """
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_columns(path: str | os.PathLike[str], columns: Mapping[str, Sequence[float]]) -> None:
+    """Write columns of numbers of one length to the CSV file `path`, names first."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+
+
+def read_columns(path: str | os.PathLike[str]) -> dict[str, list[float]]:
+    """Read what `write_columns` wrote; a missing file has no columns.
+
+    Raises:
+        DataError: When the file is damaged.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(newline="") as file:
+            names, *rows = csv.reader(file)
+        return {n: [float(row[i]) for row in rows] for i, n in enumerate(names)}
+    except (ValueError, IndexError) as error:
+        raise DataError(f"`{path}` must hold columns of numbers. {error}") from None
