@@ -1,6 +1,6 @@
 #!/bin/sh
 # Put Fashion-MNIST's IDX files where siamese_keras looks for them, from Debian's package, without
-# root. Where the data lie already, or there is no apt-get, there is nothing to do: TensorFlow
+# root. If the data are there already, or there is no apt-get, there is nothing to do: TensorFlow
 # Datasets downloads them on first use.
 #
 #   sh tools/fetch-data.sh PYTHON
@@ -9,7 +9,7 @@ python=${1:-python3}
 folder=${XDG_CACHE_HOME:-$HOME/.cache}/siamese_keras
 package=dataset-fashion-mnist
 
-if "$python" -c 'import sys; from siamese_keras.data.datasets import find_local; sys.exit(not find_local())'
+if "$python" -c 'import sys; from siamese_keras.data.local import find_local; sys.exit(not find_local())'
 then
     exit 0
 fi
@@ -23,12 +23,12 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 if ! apt-get download --quiet "$package" >log 2>&1; then
-    # The machine has no package lists yet: make some of our own, which needs no root.
+    # The machine has no package lists yet: make new ones, which needs no root.
     mkdir -p state/lists/partial cache/archives/partial
     set -- -o Dir::State="$work/state" -o Dir::State::status=/var/lib/dpkg/status \
         -o Dir::Cache="$work/cache" -o Debug::NoLocking=1
     if ! { apt-get "$@" --quiet update && apt-get "$@" --quiet download "$package"; } >>log 2>&1; then
-        echo "apt-get could not fetch $package; TensorFlow Datasets will be asked instead." >&2
+        echo "apt-get could not fetch $package; TensorFlow Datasets will download it instead." >&2
         tail -n 3 log >&2
         exit 0
     fi

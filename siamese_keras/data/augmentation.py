@@ -1,39 +1,43 @@
-"""Random changes of training images, whole batches at once and decided by a seed."""
+"""Random changes of training images, for whole batches, decided by a seed."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
+from siamese_keras.config import Augmentation
+from siamese_keras.errors import check_choice
+
 _MAX_SHIFT = 2
-_KINDS = ("none", "shift", "shift-erase")
 _ERASED = (1 / 7, 1 / 2)  # least and greatest share of height and width
 
 
-def augment_images(images: tf.Tensor, seed: tf.Tensor, kind: str) -> tf.Tensor:
+def augment_images(images: tf.Tensor, seed: tf.Tensor, kind: Augmentation) -> tf.Tensor:
     """Change each image at random.
 
     Args:
         images: uint8 `[batch, height, width, channels]`.
         seed: int `[2]`: the same seed gives the same images.
-        kind: `"none"`, `"shift"` for `mirror_and_shift`, or `"shift-erase"` for `erase` after it.
+        kind: `"none"`; `"flip-shift"` for `flip_and_shift`; or `"flip-shift-erase"` for `erase`
+            after it.
 
     Returns:
         The same shape and type.
 
     Raises:
-        ValueError: When `kind` is unknown.
+        ArgumentError: When `kind` is unknown.
     """
-    if kind not in _KINDS:
-        raise ValueError(f"`augment` must be one of {', '.join(_KINDS)}. Received: {kind!r}")
+    check_choice("augment", kind, Augmentation)
     if kind == "none":
         return images
     shift_seed, erase_seed = tf.unstack(tf.random.split(seed, 2))
-    images = mirror_and_shift(images, shift_seed)
-    return erase(images, erase_seed) if kind == "shift-erase" else images
+    images = flip_and_shift(images, shift_seed)
+    return erase(images, erase_seed) if kind == "flip-shift-erase" else images
 
 
-def mirror_and_shift(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Mirror each image with probability 1/2 and shift it over black, by up to 2 pixels each way.
+def flip_and_shift(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Flip each image left to right with probability 1/2 and shift it by up to 2 pixels each way.
+
+    Black fills the border.
 
     Args:
         images: uint8 `[batch, height, width, channels]`.
@@ -42,8 +46,8 @@ def mirror_and_shift(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     Returns:
         The same shape and type.
     """
-    mirror_seed, shift_seed = tf.unstack(tf.random.split(seed, 2))
-    images = tf.image.stateless_random_flip_left_right(images, mirror_seed)
+    flip_seed, shift_seed = tf.unstack(tf.random.split(seed, 2))
+    images = tf.image.stateless_random_flip_left_right(images, flip_seed)
     batch, height, width = (tf.shape(images)[axis] for axis in range(3))
     shift = tf.random.stateless_uniform(
         [2, batch, 1], shift_seed, 0, 2 * _MAX_SHIFT + 1, dtype=tf.int32
@@ -55,7 +59,7 @@ def mirror_and_shift(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def erase(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Put noise over a rectangle of each image with probability 1/2.
+    """Replace a rectangle of each image by noise with probability 1/2.
 
     After Zhong et al., "Random Erasing Data Augmentation" (2017). The rectangle is between a
     seventh and half as high as the image and, independently, as wide.

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-# An image of so many pixels takes about half a gigabyte while it is decoded and composited. Cameras
+# An image of so many pixels takes about half a gigabyte while it is decoded and composited. Photos
 # of 24 megapixels pass. The size is read from the file's header, before anything is decoded.
 MAX_PIXELS = 25_000_000
 
 
 def decode_image(content: tf.Tensor) -> tf.Tensor:
-    """Decode a PNG or JPEG file of any colour type.
+    """Decode a PNG or JPEG file of any color type.
 
     Args:
         content: string `[]`, the bytes of the file.
@@ -44,10 +44,8 @@ def decode_image(content: tf.Tensor) -> tf.Tensor:
     )
 
     def decode_jpeg() -> tf.Tensor:
-        colour = tf.io.decode_jpeg(content, channels=3)
-        return tf.concat(
-            [colour, tf.fill(tf.concat([size, [1]], 0), tf.constant(255, tf.uint8))], 2
-        )
+        color = tf.io.decode_jpeg(content, channels=3)
+        return tf.concat([color, tf.fill(tf.concat([size, [1]], 0), tf.constant(255, tf.uint8))], 2)
 
     return tf.cond(is_png, lambda: _decode_png(content), decode_jpeg)
 
@@ -59,8 +57,8 @@ def _decode_png(content: tf.Tensor) -> tf.Tensor:
     opaque = tf.bitwise.left_shift(tf.constant(1, tf.uint8), bits) - 1
 
     def rescaled() -> tf.Tensor:
-        colour, alpha = image[..., :3], image[..., 3:]
-        return tf.concat([colour, tf.where(alpha == opaque, tf.constant(255, tf.uint8), alpha)], 2)
+        color, alpha = image[..., :3], image[..., 3:]
+        return tf.concat([color, tf.where(alpha == opaque, tf.constant(255, tf.uint8), alpha)], 2)
 
     return tf.cond(bits < 8, rescaled, lambda: image)
 
@@ -86,9 +84,9 @@ def _jpeg_size(content: tf.Tensor) -> tf.Tensor:
 def fit_image(image: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
     """Bring an image to the shape that a model takes.
 
-    What is transparent becomes black, the background of Fashion-MNIST. The image is scaled, with
-    antialiasing, until it fits, and centred; black fills the rest. An opaque image of that size
-    already stays as it is, bit for bit.
+    Transparent pixels become black, the background of Fashion-MNIST. The image is scaled, with
+    antialiasing, until it fits, and centered; black fills the rest. An opaque image of that size
+    is returned unchanged.
 
     Args:
         image: uint8 `[any height, any width, 4]`, as `decode_image` returns it.
@@ -98,10 +96,10 @@ def fit_image(image: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
         uint8 `[height, width, channels]`.
     """
     height, width, channels = shape
-    colour, alpha = image[..., :3], image[..., 3:]
-    product = tf.cast(colour, tf.uint16) * tf.cast(alpha, tf.uint16)  # at most 255 * 255
-    colour = tf.cast(product // 255, tf.uint8)
-    fitted = _scaled_to_fit(colour, height, width)
+    color, alpha = image[..., :3], image[..., 3:]
+    product = tf.cast(color, tf.uint16) * tf.cast(alpha, tf.uint16)  # at most 255 * 255
+    color = tf.cast(product // 255, tf.uint8)
+    fitted = _scaled_to_fit(color, height, width)
     if channels == 1:
         fitted = tf.image.rgb_to_grayscale(fitted)
     return tf.ensure_shape(tf.cast(tf.round(fitted), tf.uint8), shape)
@@ -122,6 +120,7 @@ def scale_to_fit(images: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _scaled_to_fit(images: tf.Tensor, height: int, width: int) -> tf.Tensor:
+    # Not `tf.image.resize_with_pad`: it fails on images of 1 x 5000 pixels and rounds sizes down.
     size = tf.cast(tf.shape(images)[-3:-1], tf.float32)
     shrink = tf.reduce_max(size / tf.constant([height, width], tf.float32))
     inside = tf.cast(tf.maximum(tf.round(size / shrink), 1.0), tf.int32)
@@ -152,13 +151,13 @@ def decode_batch(contents: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
 
 @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
 def invert_image(content: tf.Tensor) -> tf.Tensor:
-    """Turn an image file into a PNG file in negative: dark on white becomes white on dark.
+    """Invert an image file: dark on white becomes white on dark.
 
     Args:
         content: string `[]`, the bytes of a PNG or JPEG file.
 
     Returns:
-        string `[]`, the bytes of a PNG file; what was transparent still is.
+        string `[]`, the bytes of a PNG file; transparency is kept.
 
     Raises:
         tf.errors.InvalidArgumentError: As `decode_image`.

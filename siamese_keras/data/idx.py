@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from siamese_keras.data.splits import Split
 from siamese_keras.errors import DataError
 
 # IDX files in the order train images, train labels, test images, test labels, with the SHA-256
@@ -44,7 +45,7 @@ def has_idx_files(folder: Path) -> bool:
 
 def read_idx_folder(
     folder: Path, sha256: Sequence[str | None] = (None,) * 4
-) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray], tuple[str, ...]]:
+) -> tuple[Split, Split, tuple[str, ...]]:
     """Read the four IDX files of `folder`.
 
     Args:
@@ -52,8 +53,7 @@ def read_idx_folder(
         sha256: For each file the expected SHA-256 of its decompressed bytes, or None.
 
     Returns:
-        (images, labels) of train and of test, images uint8 `[n, height, width, 1]`, labels int32
-        `[n]`, and the labels as names.
+        Train and test images, `[n, height, width, 1]`, and the labels as names.
 
     Raises:
         DataError: When a file is missing, damaged or of a shape that does not fit.
@@ -71,12 +71,12 @@ def read_idx_folder(
                 f"`{folder / name}` must hold [n, height, width] images with as many labels. "
                 f"Received: images {list(images.shape)}, labels {list(labels.shape)}"
             )
-        splits.append((images[..., np.newaxis], labels.astype(np.int32)))
-    (train, train_labels), (test, test_labels) = splits
-    if train.shape[1:] != test.shape[1:]:
+        splits.append(Split(images[..., np.newaxis], labels))
+    train, test = splits
+    if train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(f"`{folder}` must hold train and test images of one size.")
-    classes = 1 + max(int(train_labels.max()), int(test_labels.max()))
-    return splits[0], splits[1], tuple(map(str, range(classes)))
+    classes = 1 + max(int(train.labels.max()), int(test.labels.max()))
+    return train, test, tuple(map(str, range(classes)))
 
 
 def read_idx(path: Path, *, sha256: str | None = None) -> np.ndarray:

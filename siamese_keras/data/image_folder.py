@@ -1,46 +1,49 @@
-"""Images of one's own: a folder with a subfolder of PNG and JPEG files for every class."""
+"""Images of your own: a folder with a subfolder of PNG and JPEG files for every class.
+
+Not `keras.utils.image_dataset_from_directory`, whose pixels differ from those that the exported
+model makes of the same file.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from sklearn.model_selection import train_test_split
 
 from siamese_keras.data.decode import decode_image, fit_image
-from siamese_keras.errors import DataError
-from siamese_keras.serving.client import plain_reason
+from siamese_keras.data.splits import Split
+from siamese_keras.errors import ArgumentError, DataError, plain_reason
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
-_TEST_SHARE = 1 / 6
 _PARTS = ("train", "test", "val", "valid", "validation")
+# What file managers and archives add beside the user's files.
+_NOT_THE_USERS = ("@eaDir", "__MACOSX")
 
 
-def load_image_folder(
-    folder: Path, image_size: int, *, seed: int = 0
-) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray], tuple[str, ...]]:
+def load_image_folder(folder: Path, image_size: int) -> tuple[Split, Split | None, tuple[str, ...]]:
     """Read `folder/CLASS/*.png`, or `folder/train/CLASS/*.png` beside `folder/test/CLASS/*.png`.
 
-    Images are brought to one size as `predict` and the exported model do it.
+    Images are resized by the same operations as in `predict` and in the exported model. Hidden
+    files and folders are skipped.
 
     Args:
-        folder: The folder. Without `train` and `test` in it, a sixth of each class is the test.
-        image_size: Height and width to bring the images to, at least 1.
-        seed: Seed of that cut.
+        folder: The folder.
+        image_size: Height and width to resize the images to, at least 1.
 
     Returns:
-        (images, labels) of train and of test, images uint8 `[n, image_size, image_size, 3]`, labels
-        int32 `[n]`, and the names of the classes: those of the subfolders, in order.
+        Train images, uint8 `[n, image_size, image_size, 3]`; test images, or None when there is no
+        `test` folder; and the names of the classes: those of the subfolders, in order.
 
     Raises:
-        DataError: When there are fewer than two classes, train and test have different ones, a
-            class has too few images, or a file cannot be read; the message names it.
-        ValueError: When `image_size` is not positive.
+        DataError: When there are fewer than two classes, train and test have different ones, or a
+            file cannot be read; the message names it.
+        ArgumentError: When `image_size` is not positive.
     """
     if image_size < 1:
-        raise ValueError(
+        raise ArgumentError(
             f"`image_size` must be given for a folder of images. Received: image_size={image_size}"
         )
     read = _reader(image_size)
@@ -53,43 +56,66 @@ def load_image_folder(
                 f"{', '.join(names)} and {', '.join(test_names)}"
             )
         return train, test, names
-    parted = [p.name for p in folder.iterdir() if p.name.casefold() in _PARTS and p.is_dir()]
-    if "train" in parted:
+    found = [p.name for p in folder.iterdir() if p.name.casefold() in _PARTS and p.is_dir()]
+    if "train" in map(str.casefold, found):
         raise DataError(
             f"`{folder}` must hold either `train` and `test`, or a subfolder for each class. "
-            f"Received: {', '.join(sorted(parted))}"
+            f"Received: {', '.join(sorted(found))}"
         )
-    (images, labels), names = _read_classes(folder, read)
-    try:
-        train_rows, test_rows = train_test_split(
-            np.arange(len(labels)), test_size=_TEST_SHARE, stratify=labels, random_state=seed
-        )
-    except ValueError as error:
-        raise DataError(f"`{folder}` has too few images to cut off a test set. {error}") from None
-    train_rows, test_rows = np.sort(train_rows), np.sort(test_rows)
-    return (images[train_rows], labels[train_rows]), (images[test_rows], labels[test_rows]), names
+    whole, names = _read_classes(folder, read)
+    return whole, None, names
+
+
+def find_image_files(folder: Path, on_error: Callable[[OSError], None] | None = None) -> list[Path]:
+    """Return the PNG and JPEG files below `folder`, in order, but for hidden ones.
+
+    Args:
+        folder: The folder.
+        on_error: Called with the error of each folder below that cannot be read; without it the
+            first one is raised.
+
+    Raises:
+        DataError: When a folder cannot be read and there is no `on_error`.
+    """
+
+    def fail(error: OSError) -> None:
+        raise DataError(f"`{error.filename}` cannot be read. {error}") from None
+
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=on_error or fail):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        paths = (Path(parent, name) for name in names if not _is_hidden(name))
+        try:
+            found += [p for p in paths if p.suffix.lower() in _SUFFIXES and p.is_file()]
+        except OSError as error:  # names can be read, files cannot
+            (on_error or fail)(error)
+    return sorted(found)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name in _NOT_THE_USERS
 
 
 def _read_classes(
     folder: Path, read: Callable[[Path], np.ndarray]
-) -> tuple[tuple[np.ndarray, np.ndarray], tuple[str, ...]]:
-    names = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != "."))
+) -> tuple[Split, tuple[str, ...]]:
+    names = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not _is_hidden(p.name)))
     if len(names) < 2:
         raise DataError(
-            f"`{folder}` must have a subfolder for each of two classes or more. "
+            f"`{folder}` must have a subfolder for each of at least two classes. "
             f"Received: {', '.join(names) or 'none'}"
         )
     images: list[np.ndarray] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        files = _image_files(folder / name)
+        files = _class_files(folder / name)
         images += map(read, files)
         labels += [label] * len(files)
-    return (np.stack(images), np.array(labels, np.int32)), names
+    return Split(np.stack(images), np.array(labels, np.int32)), names
 
 
-def _image_files(folder: Path) -> Sequence[Path]:
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
+def _class_files(folder: Path) -> Sequence[Path]:
+    files = find_image_files(folder)
     if not files:
         raise DataError(f"`{folder}` must hold PNG or JPEG files.")
     return files

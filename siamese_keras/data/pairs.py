@@ -1,4 +1,4 @@
-"""How images become pairs: lists of pairs for evaluation and `tf.data` pipelines for training.
+"""Lists of pairs: for every pair the indices of two images, and whether their classes differ.
 
 The one home of the label: `different` is 1.0 when the two images are of different classes and
 0.0 when they are of the same class, as in Hadsell, Chopra & LeCun, "Dimensionality Reduction by
@@ -11,17 +11,16 @@ Whatever is drawn is a function of (seed, epoch): two processes given both draw 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
-from siamese_keras.data.augmentation import augment_images
+from siamese_keras.errors import DataError
 
-_THRESHOLD_DRAWS = 10
+_CALIBRATION_DRAWS = 10
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Pairs:
     """A list of pairs of images.
 
@@ -38,26 +37,34 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.left)
 
+    def __repr__(self) -> str:
+        return f"<Pairs: {len(self)}, {int(self.different.sum())} of them different>"
+
+    def take(self, indices: np.ndarray) -> Pairs:
+        """Return the pairs at `indices`, a list of indices or a boolean mask."""
+        return Pairs(self.left[indices], self.right[indices], self.different[indices])
+
 
 def _pairs(labels: np.ndarray, left: np.ndarray, right: np.ndarray) -> Pairs:
     return Pairs(left, right, (labels[left] != labels[right]).astype(np.float32))
 
 
 class _Classes:
-    """The images of each class, for drawing a partner of many images at once.
+    """The images of each class, for drawing partners of many images at once.
 
-    `order[start[c] + k]` is the k-th image of the c-th class present; image i is number
-    `rank[i]` of class `of[i]`.
+    With labels [7, 4, 7]: `order` = [1, 0, 2] lists the images class by class; class 0 (label 4)
+    starts at `start[0]` = 0 and has `count[0]` = 1 image, class 1 (label 7) starts at 1 and has 2;
+    image 2 is of class `of[2]` = 1 and has the place `rank[2]` = 1 in it.
     """
 
     def __init__(self, labels: np.ndarray, class_names: Sequence[str] | None):
         present, self.of, self.count = np.unique(labels, return_inverse=True, return_counts=True)
         if len(present) < 2:
-            raise ValueError(f"`labels` must hold at least two classes. Received: {len(present)}")
+            raise DataError(f"`labels` must hold at least two classes. Received: {len(present)}")
         if self.count.min() < 2:
-            label = present[self.count.argmin()]
+            label = int(present[self.count.argmin()])
             name = class_names[label] if class_names else label
-            raise ValueError(f"Class {name!r} has one image; a same pair needs two.")
+            raise DataError(f"Class {name!r} has one image; a same pair needs two.")
         self.order = np.argsort(self.of, kind="stable")
         self.start = np.cumsum(self.count) - self.count
         self.rank = np.empty_like(self.order)
@@ -95,7 +102,7 @@ def random_pairs(
         `n` pairs; no image is paired with itself.
 
     Raises:
-        ValueError: When there are fewer than two classes or a class has one image.
+        DataError: When there are fewer than two classes or a class has one image.
     """
     check_labels(labels, class_names)
     left = rng.permutation(len(labels))
@@ -108,7 +115,16 @@ def balanced_pairs(
 ) -> Pairs:
     """Pair every image once, half of them with one of their class, half with one of another.
 
-    Args, Returns and Raises: as `random_pairs`.
+    Args:
+        labels: As in `random_pairs`.
+        rng: As in `random_pairs`.
+        class_names: As in `random_pairs`.
+
+    Returns:
+        `n` pairs; no image is paired with itself.
+
+    Raises:
+        DataError: As `random_pairs`.
     """
     classes = _Classes(labels, class_names)
     left = rng.permutation(len(labels))
@@ -118,7 +134,7 @@ def balanced_pairs(
     return _pairs(labels, left[shuffle], right[shuffle])
 
 
-def lab_pairs(
+def classic_pairs(
     labels: np.ndarray, rng: np.random.Generator, class_names: Sequence[str] | None = None
 ) -> Pairs:
     """Pair images as the classic exercise does.
@@ -127,10 +143,16 @@ def lab_pairs(
     with image i + 1 of their class, and with image i of another class: 19,980 pairs for the
     10 x 1000 test images of Fashion-MNIST.
 
-    Args and Raises: as `random_pairs`.
+    Args:
+        labels: As in `random_pairs`.
+        rng: As in `random_pairs`.
+        class_names: As in `random_pairs`.
 
     Returns:
         `2 * n * classes` pairs, same and different in turn.
+
+    Raises:
+        DataError: As `random_pairs`.
     """
     classes = _Classes(labels, class_names)
     count = len(classes.count)
@@ -161,127 +183,35 @@ def hard_pairs(labels: np.ndarray, confusable: np.ndarray, rng: np.random.Genera
     return _pairs(labels, left, np.concatenate([classes.same(same, rng), drawn]))
 
 
-_DRAW: dict[str, Callable[..., Pairs]] = {
-    "random": random_pairs,
-    "balanced": balanced_pairs,
-    "lab": lab_pairs,
-}
+def evaluation_pairs(labels: np.ndarray, class_names: Sequence[str] | None = None) -> Pairs:
+    """Draw the pairs of a report: `classic_pairs`, the same ones at every call.
+
+    Args:
+        labels: As in `random_pairs`.
+        class_names: As in `random_pairs`.
+
+    Raises:
+        DataError: As `random_pairs`.
+    """
+    return classic_pairs(labels, epoch_rng(0, 0), class_names)
 
 
-def _rng(seed: int, epoch: int) -> np.random.Generator:
-    return np.random.default_rng((seed, epoch))
+def calibration_pairs(labels: np.ndarray) -> Pairs:
+    """Draw many pairs, so that every two classes occur; the same ones at every call.
 
-
-def evaluation_pairs(
-    kind: str, labels: np.ndarray, *, seed: int, class_names: Sequence[str] | None = None
-) -> Pairs:
-    """Draw a fixed list of `"random"`, `"balanced"` or `"lab"` pairs: `seed` decides it."""
-    return _DRAW[kind](labels, _rng(seed, 0), class_names)
-
-
-def threshold_pairs(labels: np.ndarray, *, seed: int) -> Pairs:
-    """Draw the pairs of validation images that threshold and scale are fitted on.
+    Threshold and slope are fitted on such pairs of validation images.
 
     Returns:
-        Half same and half different, ten times as many pairs as images: every two classes occur.
+        Half same and half different, ten times as many pairs as images.
+
+    Raises:
+        DataError: As `random_pairs`.
     """
-    draws = [balanced_pairs(labels, _rng(seed, draw)) for draw in range(_THRESHOLD_DRAWS)]
+    draws = [balanced_pairs(labels, epoch_rng(0, draw)) for draw in range(_CALIBRATION_DRAWS)]
     fields = [field.name for field in dataclasses.fields(Pairs)]
     return Pairs(*(np.concatenate([getattr(draw, name) for draw in draws]) for name in fields))
 
 
-def _epoch_indices(
-    kind: str, labels: np.ndarray, *, seed: int, epoch: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the left and right images of an epoch, in order."""
-    rng = _rng(seed, epoch)
-    if kind == "all":  # every image once: one half left, the other right
-        left, right = np.split(rng.permutation(len(labels))[: len(labels) // 2 * 2], 2)
-        return left, right
-    if kind == "lab":  # the same list in every epoch, as in the exercise; only its order changes
-        pairs = lab_pairs(labels, _rng(seed, 0))
-        order = rng.permutation(len(pairs))
-        return pairs.left[order], pairs.right[order]
-    pairs = _DRAW[kind](labels, rng)
-    return pairs.left, pairs.right
-
-
-def steps_per_epoch(kind: str, labels: np.ndarray, batch_size: int) -> int:
-    """Number of full batches in an epoch of `pair_pipeline`, at least 1."""
-    left, _ = _epoch_indices(kind, labels, seed=0, epoch=0)
-    return max(len(left) // batch_size, 1)
-
-
-def pair_pipeline(
-    kind: str,
-    images: np.ndarray,
-    labels: np.ndarray,
-    *,
-    batch_size: int,
-    seed: int,
-    epochs: int = 1,
-    first_epoch: int = 0,
-    augment: str = "none",
-    class_names: Sequence[str] | None = None,
-) -> tf.data.Dataset:
-    """Make the pairs for `model.fit(..., steps_per_epoch=steps_per_epoch(...))`.
-
-    Args:
-        kind: `"random"`, `"balanced"`, `"lab"`, or `"all"`: every left image of a batch with
-            every right image, which needs the all-pairs outer model.
-        images: uint8 `[n, height, width, channels]`.
-        labels: int `[n]`.
-        batch_size: Left images of a batch; there are as many right images. The last batch is
-            left out when it is not full, unless it is the only one.
-        seed: Seed of all that is drawn.
-        epochs: The epoch to stop before.
-        first_epoch: The epoch to begin with: a resumed training gives the one it has reached.
-        augment: How images are changed at random, as `augment_images` has it.
-        class_names: Names for error messages.
-
-    Returns:
-        Dataset of known cardinality of `({"left": uint8 [b, height, width, channels], "right":
-        the same}, different)`, `different` float32 `[b]`, or `[b, b]` for `"all"`.
-
-    Raises:
-        ValueError: When there are fewer than two classes or a class has one image.
-    """
-    check_labels(labels, class_names)  # here and not in a background thread
-    steps = steps_per_epoch(kind, labels, batch_size)
-
-    def index_batches() -> Iterator[tuple[np.ndarray, np.ndarray, tuple[int, int]]]:
-        for epoch in range(first_epoch, epochs):
-            left, right = _epoch_indices(kind, labels, seed=seed, epoch=epoch)
-            for step in range(steps):
-                batch = slice(step * batch_size, (step + 1) * batch_size)
-                yield left[batch], right[batch], (seed, epoch * steps + step)
-
-    # The tensors are made here, once; made inside `gather` they would be copied into its graph.
-    image_tensor, label_tensor = tf.constant(images), tf.constant(labels)
-
-    def gather(
-        left: tf.Tensor, right: tf.Tensor, batch_seed: tf.Tensor
-    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        inputs = {"left": tf.gather(image_tensor, left), "right": tf.gather(image_tensor, right)}
-        seeds = tf.unstack(tf.random.split(batch_seed, 2))
-        inputs = {
-            side: augment_images(inputs[side], side_seed, augment)
-            for side, side_seed in zip(("left", "right"), seeds, strict=True)
-        }
-        left_labels, right_labels = tf.gather(label_tensor, left), tf.gather(label_tensor, right)
-        if kind == "all":
-            left_labels = left_labels[:, tf.newaxis]
-        return inputs, tf.cast(left_labels != right_labels, tf.float32)
-
-    indices, seeds = tf.TensorSpec([None], tf.int64), tf.TensorSpec([2], tf.int64)
-    # tf.data's tuner sleeps longer and longer between its rounds, and the end of `fit` has to wait
-    # for it: up to a minute. There is nothing here to tune.
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return (
-        tf.data.Dataset.from_generator(index_batches, output_signature=(indices, indices, seeds))
-        .apply(tf.data.experimental.assert_cardinality(steps * (epochs - first_epoch)))
-        .map(gather, num_parallel_calls=2)
-        .prefetch(2)
-        .with_options(options)
-    )
+def epoch_rng(seed: int, epoch: int) -> np.random.Generator:
+    """Return the source of randomness of an epoch."""
+    return np.random.default_rng((seed, epoch))

@@ -1,9 +1,11 @@
-"""Image datasets by TensorFlow Datasets (TFDS), without its minutes of waiting for a network."""
+"""Image datasets of TensorFlow Datasets (TFDS), without minutes of waiting for a network."""
 
 from __future__ import annotations
 
-import concurrent.futures
 import logging
+import queue
+import threading
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -11,22 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from siamese_keras.errors import DataError
+from siamese_keras.data.splits import Split
+from siamese_keras.errors import DataError, NotPreparedError
 
 _log = logging.getLogger(__name__)
 
-_PROBE_SECONDS = 8
-
-
-class NotPreparedError(Exception):
-    """TFDS has the folder but not the dataset in it."""
+PROBE_SECONDS = 8  # for a host to answer before a download
 
 
 def load_tfds(
     name: str, data_dir: Path, *, download: bool = True
-) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray], tuple[str, ...]]:
+) -> tuple[Split, Split, tuple[str, ...]]:
     """Load a dataset that TFDS knows.
 
     Args:
@@ -35,8 +32,7 @@ def load_tfds(
         download: Download and prepare it when it is not there.
 
     Returns:
-        (images, labels) of train and of test, images uint8 `[n, height, width, channels]`, labels
-        int32 `[n]`, and the names of the classes.
+        Train and test images, and the names of the classes.
 
     Raises:
         DataError: When TFDS does not know it, cannot get it, or it is not of classified images of
@@ -47,7 +43,7 @@ def load_tfds(
 
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    except (tfds.core.DatasetNotFoundError, AssertionError):  # or no such version
+    except (tfds.core.DatasetNotFoundError, AssertionError, ValueError):  # or no such version
         raise DataError(f"TFDS has no dataset {name!r}. See tensorflow.org/datasets.") from None
     features = builder.info.features
     if not {"image", "label"} <= set(features or ()) or not hasattr(features["label"], "names"):
@@ -64,21 +60,21 @@ def load_tfds(
     splits = []
     for split in ("train", test_name):
         columns = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
-        splits.append((columns["image"], columns["label"].astype(np.int32)))
+        splits.append(Split(columns["image"], columns["label"]))
     return splits[0], splits[1], tuple(features["label"].names)
 
 
 def _prepare(builder: Any, name: str, tfds: Any) -> None:
-    hosts = {urllib.parse.urlsplit(url).netloc: url for url in builder.url_infos}
+    hosts = {urllib.parse.urlsplit(url).netloc: url for url in builder.url_infos or ()}
     if problem := _unreachable(list(hosts.values())):
         ways = f"connect once and run it again so that TFDS can prepare {name!r}"
         if name == "fashion_mnist":
             ways += (
                 ", run `make data` (needs Debian's or Ubuntu's apt-get), or name the folder of "
-                "the four IDX files (from github.com/zalandoresearch/fashion-mnist) by --data-dir"
+                "the four IDX files (from github.com/zalandoresearch/fashion-mnist) with --data-dir"
             )
         raise DataError(f"{name!r} is not on this machine and {problem}: {ways}.")
-    _log.info("Downloading %s into %s by TensorFlow Datasets.", name, builder.data_path)
+    _log.info("Downloading %s into %s with TensorFlow Datasets.", name, builder.data_path)
     try:
         builder.download_and_prepare()
     except (OSError, AssertionError, tfds.download.DownloadError) as error:
@@ -86,26 +82,30 @@ def _prepare(builder: Any, name: str, tfds: Any) -> None:
 
 
 def _unreachable(urls: Sequence[str]) -> str | None:
-    """Say which of `urls` cannot be reached, within `_PROBE_SECONDS`; TFDS itself takes minutes."""
+    """Say which of `urls` cannot be reached, within `PROBE_SECONDS`; TFDS itself takes minutes."""
 
     def probe(url: str) -> str | None:
         request = urllib.request.Request(url, method="HEAD")
         try:
-            urllib.request.urlopen(request, timeout=_PROBE_SECONDS).close()
+            urllib.request.urlopen(request, timeout=PROBE_SECONDS).close()
         except urllib.error.HTTPError:
             return None  # some servers refuse HEAD: the host answered
         except (OSError, ValueError) as error:
             return str(getattr(error, "reason", error))
         return None
 
-    # A thread, since no time-out covers the look-up of the host's name.
-    pool = concurrent.futures.ThreadPoolExecutor(max_workers=max(len(urls), 1))
-    probes = {pool.submit(probe, url): url for url in urls}
-    done, pending = concurrent.futures.wait(probes, timeout=_PROBE_SECONDS)
-    pool.shutdown(wait=False, cancel_futures=True)
-    for future in done:
-        if reason := future.result():
-            return f"{urllib.parse.urlsplit(probes[future]).netloc} cannot be reached ({reason})"
-    for future in pending:
-        return f"{urllib.parse.urlsplit(probes[future]).netloc} does not answer"
+    # Threads, since no time-out covers the look-up of a host's name; daemons, which do not keep the
+    # program from ending.
+    answers: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
+    for url in urls:
+        threading.Thread(target=lambda url=url: answers.put((url, probe(url))), daemon=True).start()
+    waiting, deadline = set(urls), time.monotonic() + PROBE_SECONDS
+    while waiting:
+        try:
+            url, reason = answers.get(timeout=max(deadline - time.monotonic(), 0))
+        except queue.Empty:
+            return f"{urllib.parse.urlsplit(min(waiting)).netloc} does not answer"
+        if reason:
+            return f"{urllib.parse.urlsplit(url).netloc} cannot be reached ({reason})"
+        waiting.remove(url)
     return None

@@ -1,4 +1,4 @@
-"""Decoding image files: sizes, colour types, transparency and damaged files."""
+"""Decoding image files: sizes, color types, transparency and damaged files."""
 
 import io
 
@@ -8,9 +8,16 @@ import tensorflow as tf
 from helpers.png import png_bomb
 from PIL import Image
 
-from siamese_keras.data.decode import decode_batch, decode_image, fit_image, invert_image
+from siamese_keras.data.decode import (
+    MAX_PIXELS,
+    decode_batch,
+    decode_image,
+    fit_image,
+    invert_image,
+    scale_to_fit,
+)
 
-GREY, COLOUR = (28, 28, 1), (28, 28, 3)
+GRAY, COLOR = (28, 28, 1), (28, 28, 3)
 
 
 def file(image: Image.Image, kind: str = "PNG") -> bytes:
@@ -19,33 +26,33 @@ def file(image: Image.Image, kind: str = "PNG") -> bytes:
     return stream.getvalue()
 
 
-def fitted(image: Image.Image, shape=GREY, kind: str = "PNG") -> np.ndarray:
+def fitted(image: Image.Image, shape=GRAY, kind: str = "PNG") -> np.ndarray:
     return decode_batch(tf.constant([file(image, kind)]), shape)[0].numpy()
 
 
-@pytest.mark.parametrize("shape", [GREY, COLOUR])
+@pytest.mark.parametrize("shape", [GRAY, COLOR])
 def test_an_image_of_the_models_size_stays_as_it_is(shape, rng):
     pixels = rng.integers(0, 256, shape, np.uint8)
-    image = Image.fromarray(pixels[..., 0] if shape == GREY else pixels)
+    image = Image.fromarray(pixels[..., 0] if shape == GRAY else pixels)
     np.testing.assert_array_equal(fitted(image, shape), pixels)
 
 
-def test_grey_is_luminance_and_grey_in_colour_is_equal_channels():
+def test_gray_is_luminance_and_gray_in_color_is_equal_channels():
     red = Image.new("RGB", (28, 28), (255, 0, 0))
     np.testing.assert_array_equal(fitted(red), 76)  # 0.2989 * 255 = 76.2, as ITU-R BT.601 has it
-    np.testing.assert_array_equal(fitted(Image.new("L", (28, 28), 100), COLOUR), 100)
+    np.testing.assert_array_equal(fitted(Image.new("L", (28, 28), 100), COLOR), 100)
 
 
 def test_what_is_transparent_becomes_black():
-    for mode, colour in (("RGBA", (255, 255, 255, 0)), ("LA", (255, 0))):
-        np.testing.assert_array_equal(fitted(Image.new(mode, (28, 28), colour)), 0)
+    for mode, color in (("RGBA", (255, 255, 255, 0)), ("LA", (255, 0))):
+        np.testing.assert_array_equal(fitted(Image.new(mode, (28, 28), color)), 0)
     # 200 * 51 / 255 = 40
     half = Image.new("RGBA", (28, 28), (200, 200, 200, 51))
     np.testing.assert_array_equal(fitted(half), 40)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "I;16"])
-def test_every_colour_type_of_png(mode):
+def test_every_color_type_of_png(mode):
     white = {"LA": (255, 255), "RGB": (255,) * 3, "RGBA": (255,) * 4, "I;16": 65535, "1": 255}
     image = Image.new(mode, (28, 28), white.get(mode, 255))
     if mode == "P":
@@ -53,20 +60,20 @@ def test_every_colour_type_of_png(mode):
     np.testing.assert_array_equal(fitted(image), 255)
 
 
-@pytest.mark.parametrize("colours", [2, 4, 16, 256])
-def test_a_palette_with_transparency(colours):
-    """2, 4 or 16 colours take 1, 2 or 4 bits a pixel; one of them is see-through."""
+@pytest.mark.parametrize("colors", [2, 4, 16, 256])
+def test_a_palette_with_transparency(colors):
+    """2, 4 or 16 colors take 1, 2 or 4 bits a pixel; one of them is see-through."""
     image = Image.new("P", (28, 28), 1)
-    image.putpalette([255] * 3 * colours)
+    image.putpalette([255] * 3 * colors)
     image.paste(0, (0, 0, 28, 14))
     image.info["transparency"] = 0
-    expected = np.full(GREY, 255)
+    expected = np.full(GRAY, 255)
     expected[:14] = 0
     np.testing.assert_array_equal(fitted(image), expected)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
-def test_every_colour_type_of_jpeg(mode):
+def test_every_color_type_of_jpeg(mode):
     white = {"L": 255, "RGB": (255,) * 3, "CMYK": (0,) * 4}[mode]
     np.testing.assert_array_equal(fitted(Image.new(mode, (28, 28), white), kind="JPEG"), 255)
 
@@ -83,17 +90,41 @@ def test_every_colour_type_of_jpeg(mode):
     ],
 )
 def test_sizes_keep_their_proportions_on_black(size, rows, columns):
-    expected = np.zeros(GREY, np.uint8)
+    expected = np.zeros(GRAY, np.uint8)
     expected[slice(*rows), slice(*columns)] = 255
     np.testing.assert_array_equal(fitted(Image.new("L", size, 255)), expected)
 
 
 def test_shrinking_averages():
-    """Stripes finer than a pixel of the result become a grey; samples would stay stripes."""
+    """Stripes finer than a pixel of the result become a gray; samples would stay stripes."""
     stripes = np.zeros((280, 280), np.uint8)
     stripes[:, np.arange(280) % 6 < 3] = 255
     inner = fitted(Image.fromarray(stripes))[:, 1:-1]
     assert np.abs(inner.astype(int) - 127).max() < 32
+
+
+def test_arrays_are_scaled_as_files_are(rng):
+    """The pixels of a dataset that is resized are those of its images as files."""
+    images = rng.integers(0, 256, (3, 20, 33, 3), np.uint8)
+    scaled = scale_to_fit(images, 14, 12)
+    assert scaled.dtype == np.uint8
+    for image, expected in zip(images, scaled, strict=True):
+        np.testing.assert_array_equal(fitted(Image.fromarray(image), (14, 12, 3)), expected)
+    np.testing.assert_array_equal(scale_to_fit(images, 20, 33), images)
+
+
+def test_a_batch_of_files_of_several_kinds_becomes_one_array(rng):
+    files = [
+        file(Image.new("L", (5, 5), 255)),
+        file(Image.new("RGB", (300, 300), (255, 255, 255)), "JPEG"),
+        file(Image.new("RGBA", (28, 28), (0, 0, 0, 0))),
+    ]
+    batch = decode_batch(tf.constant(files), COLOR).numpy()
+    assert batch.dtype == np.uint8
+    assert batch.shape == (3, *COLOR)
+    np.testing.assert_array_equal(batch.min(axis=(1, 2, 3)), [255, 255, 0])
+    np.testing.assert_array_equal(batch.max(axis=(1, 2, 3)), [255, 255, 0])
+    assert decode_batch(tf.constant([], tf.string), COLOR).shape == (0, *COLOR)
 
 
 def test_inverting_keeps_transparency():
@@ -104,7 +135,7 @@ def test_inverting_keeps_transparency():
 
 DAMAGED = {
     "empty": b"",
-    "text": b"no image",
+    "text": b"not an image",
     "png-signature-only": b"\x89PNG\r\n\x1a\n",
     "cut-png": file(Image.new("L", (28, 28)))[:60],
     "cut-jpeg": file(Image.effect_noise((28, 28), 99), "JPEG")[:500],
@@ -125,7 +156,7 @@ def test_damaged_files_are_refused(name, in_graph):
 @pytest.mark.parametrize("size", [(20_000, 20_000), (0, 5), (2**32 - 1, 2**32 - 1)])
 def test_a_size_beyond_the_limit_is_refused_before_decoding(size, in_graph):
     decode = tf.function(decode_image) if in_graph else decode_image
-    with pytest.raises(tf.errors.InvalidArgumentError, match="25000000 pixels"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"1 to {MAX_PIXELS} pixels"):
         decode(tf.constant(png_bomb(*size, rows=10)))
 
 
@@ -133,12 +164,12 @@ def test_a_jpeg_beyond_the_limit_is_refused_before_decoding():
     content = bytearray(file(Image.new("L", (28, 28)), "JPEG"))
     frame = content.index(b"\xff\xc0")  # marker, length, bits of a sample, height, width, ...
     content[frame + 5 : frame + 9] = bytes([255, 0, 255, 0])
-    with pytest.raises(tf.errors.InvalidArgumentError, match="25000000 pixels"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"1 to {MAX_PIXELS} pixels"):
         decode_image(tf.constant(bytes(content)))
 
 
 def test_eager_and_in_a_pipeline_are_equal(rng):
     content = file(Image.fromarray(rng.integers(0, 256, (50, 31, 4), np.uint8)))
-    eager = fit_image(decode_image(tf.constant(content)), GREY)
-    mapped = tf.data.Dataset.from_tensors(content).map(lambda c: fit_image(decode_image(c), GREY))
+    eager = fit_image(decode_image(tf.constant(content)), GRAY)
+    mapped = tf.data.Dataset.from_tensors(content).map(lambda c: fit_image(decode_image(c), GRAY))
     np.testing.assert_array_equal(eager, next(iter(mapped)))

@@ -1,0 +1,136 @@
+"""Training pairs as `tf.data` pipelines: indices -> batch -> gather -> augment -> prefetch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from siamese_keras.config import Augmentation, PairKind
+from siamese_keras.data.augmentation import augment_images
+from siamese_keras.data.pairs import (
+    Pairs,
+    balanced_pairs,
+    check_labels,
+    classic_pairs,
+    epoch_rng,
+    random_pairs,
+)
+from siamese_keras.data.splits import Split
+from siamese_keras.errors import check_choice
+
+_SAMPLERS: dict[str, Callable[..., Pairs]] = {"random": random_pairs, "balanced": balanced_pairs}
+
+
+def _epoch_indices(
+    kind: str, labels: np.ndarray, *, seed: int, epoch: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the left and right images of an epoch, in order."""
+    rng = epoch_rng(seed, epoch)
+    if kind == "all":  # every image once: one half left, the other right
+        left, right = np.split(rng.permutation(len(labels))[: len(labels) // 2 * 2], 2)
+        return left, right
+    if kind == "classic":  # the same list in every epoch, as in the exercise; its order changes
+        pairs = classic_pairs(labels, epoch_rng(seed, 0))
+        order = rng.permutation(len(pairs))
+        return pairs.left[order], pairs.right[order]
+    pairs = _SAMPLERS[kind](labels, rng)
+    return pairs.left, pairs.right
+
+
+def steps_per_epoch(kind: PairKind, labels: np.ndarray, batch_size: int) -> int:
+    """Return the number of full batches in an epoch of `pair_pipeline`, at least 1.
+
+    Raises:
+        ArgumentError: When `kind` is unknown.
+    """
+    check_choice("kind", kind, PairKind)
+    if kind == "all":
+        pairs = len(labels) // 2
+    elif kind == "classic":
+        _, count = np.unique(labels, return_counts=True)
+        pairs = 2 * len(count) * (count.min() - 1)
+    else:
+        pairs = len(labels)
+    return max(int(pairs) // batch_size, 1)
+
+
+def pair_pipeline(
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    kind: PairKind = "all",
+    batch_size: int = 128,
+    seed: int = 0,
+    epochs: int = 1,
+    first_epoch: int = 0,
+    augment: Augmentation = "none",
+    class_names: Sequence[str] | None = None,
+) -> tf.data.Dataset:
+    """Make the pairs for `model.fit(..., steps_per_epoch=steps_per_epoch(...))`.
+
+    Args:
+        images: uint8 `[n, height, width, channels]`.
+        labels: int `[n]`.
+        kind: `"random"`, `"balanced"`, `"classic"`, or `"all"`: every left image of a batch with
+            every right image, which needs the all-pairs outer model.
+        batch_size: Left images of a batch; there are as many right images. The last batch is
+            dropped when it is not full, unless it is the only one.
+        seed: Seed of all that is drawn.
+        epochs: The epoch to stop before.
+        first_epoch: The epoch to begin with: a resumed training gives the one it has reached.
+        augment: How images are changed at random, as `augment_images` has it.
+        class_names: Names for error messages.
+
+    Returns:
+        Dataset of known cardinality of `({"left": uint8 [b, height, width, channels], "right":
+        the same}, different)`, `different` float32 `[b]`, or `[b, b]` for `"all"`.
+
+    Raises:
+        ArgumentError: When `kind` or `augment` is unknown.
+        DataError: When `images` is not uint8, `labels` are not as many integers, there are fewer
+            than two classes or a class has one image.
+    """
+    split = Split(images, labels)  # checked here and not in a background thread
+    images, labels = split.images, split.labels
+    check_labels(labels, class_names)
+    check_choice("augment", augment, Augmentation)
+    steps = steps_per_epoch(kind, labels, batch_size)
+
+    def index_batches() -> Iterator[tuple[np.ndarray, np.ndarray, tuple[int, int]]]:
+        for epoch in range(first_epoch, epochs):
+            left, right = _epoch_indices(kind, labels, seed=seed, epoch=epoch)
+            for step in range(steps):
+                batch = slice(step * batch_size, (step + 1) * batch_size)
+                yield left[batch], right[batch], (seed, epoch * steps + step)
+
+    # The tensors are made here, once; made inside `gather` they would be copied into its graph.
+    image_tensor, label_tensor = tf.constant(images), tf.constant(labels)
+
+    def gather(
+        left: tf.Tensor, right: tf.Tensor, batch_seed: tf.Tensor
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        inputs = {"left": tf.gather(image_tensor, left), "right": tf.gather(image_tensor, right)}
+        seeds = tf.unstack(tf.random.split(batch_seed, 2))
+        inputs = {
+            side: augment_images(inputs[side], side_seed, augment)
+            for side, side_seed in zip(("left", "right"), seeds, strict=True)
+        }
+        left_labels, right_labels = tf.gather(label_tensor, left), tf.gather(label_tensor, right)
+        if kind == "all":
+            left_labels = left_labels[:, tf.newaxis]
+        return inputs, tf.cast(left_labels != right_labels, tf.float32)
+
+    indices, seeds = tf.TensorSpec([None], tf.int64), tf.TensorSpec([2], tf.int64)
+    # The autotuner of tf.data sleeps longer and longer between its rounds, and the end of `fit`
+    # waits for it, up to a minute. There is nothing to tune here.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return (
+        tf.data.Dataset.from_generator(index_batches, output_signature=(indices, indices, seeds))
+        .apply(tf.data.experimental.assert_cardinality(steps * (epochs - first_epoch)))
+        .map(gather, num_parallel_calls=2)
+        .prefetch(2)
+        .with_options(options)
+    )

@@ -1,0 +1,158 @@
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from siamese_keras.data.image_folder import find_image_files, load_image_folder
+from siamese_keras.errors import ArgumentError, DataError
+
+
+def png(image):
+    return tf.io.encode_png(np.asarray(image, np.uint8)).numpy()
+
+
+@pytest.fixture
+def parts(photos, tmp_path):
+    """The photos as `train` with 8 and `test` with 4 images of each class."""
+    for part, numbers in (("train", range(8)), ("test", range(8, 12))):
+        for name in ("bag", "boot", "coat"):
+            (tmp_path / "parts" / part / name).mkdir(parents=True)
+            for i in numbers:
+                (source,) = (photos / name).glob(f"{i:02d}.*")
+                shutil.copy(source, tmp_path / "parts" / part / name)
+    return tmp_path / "parts"
+
+
+def test_a_folder_of_images_is_read_by_class(photos, sample):
+    images, test, names = load_image_folder(photos, 28)
+    assert names == ("bag", "boot", "coat")  # in the order of their names
+    assert test is None
+    assert images.images.shape == (36, 28, 28, 3)
+    np.testing.assert_array_equal(np.bincount(images.labels), [12, 12, 12])
+    boots = images.images[images.labels == 1]
+    originals = sample.train.images[sample.train.labels == 0][:12].astype(int)
+    gaps = np.abs(boots[:, None].astype(int) - originals[None]).mean(axis=(2, 3, 4))
+    assert (gaps.min(axis=0) < 3).all()  # JPEG is not exact
+    assert (gaps.argmin(axis=0) == np.arange(12)).all()
+
+
+def test_images_are_resized(photos):
+    assert load_image_folder(photos, 16)[0].images.shape == (36, 16, 16, 3)
+
+
+def test_train_and_test_folders_are_kept_apart(parts):
+    train, test, names = load_image_folder(parts, 28)
+    assert names == ("bag", "boot", "coat")
+    np.testing.assert_array_equal(np.bincount(train.labels), [8, 8, 8])
+    np.testing.assert_array_equal(np.bincount(test.labels), [4, 4, 4])
+    shutil.rmtree(parts / "test" / "bag")
+    expected = r"the same classes. Received: bag, boot, coat and boot, coat"
+    with pytest.raises(DataError, match=expected):
+        load_image_folder(parts, 28)
+
+
+def test_images_in_subfolders_of_a_class_belong_to_it(photos):
+    (photos / "bag" / "2024" / "may").mkdir(parents=True)
+    for name in ("00.JPG", "01.png"):
+        (photos / "bag" / name).rename(photos / "bag" / "2024" / "may" / name)
+    images, _, names = load_image_folder(photos, 28)
+    assert names == ("bag", "boot", "coat")
+    np.testing.assert_array_equal(np.bincount(images.labels), [12, 12, 12])
+
+
+def test_files_of_other_kinds_are_skipped(photos):
+    (photos / "bag" / "notes.txt").write_text("not an image")
+    (photos / "bag" / "clip.gif").write_bytes(b"GIF89a")
+    (photos / "README.md").write_text("not a class")
+    (photos / "bag" / "album.png").mkdir()  # a folder
+    assert len(load_image_folder(photos, 28)[0]) == 36
+
+
+HIDDEN = [".ipynb_checkpoints", ".git", "@eaDir", "__MACOSX"]
+
+
+@pytest.mark.parametrize("place", [".", "bag", "bag/2024"])
+def test_hidden_folders_and_files_are_skipped_at_any_depth(photos, place):
+    (photos / place).mkdir(exist_ok=True)
+    for hidden in HIDDEN:
+        (photos / place / hidden / "bag").mkdir(parents=True)
+        for folder in (photos / place / hidden, photos / place / hidden / "bag"):
+            (folder / "broken.png").write_bytes(b"not an image")
+    for name in ("._01.png", ".01.jpg", ".png"):
+        (photos / place / name).write_bytes(b"\x00\x05\x16\x07not an image")
+    images, _, names = load_image_folder(photos, 28)
+    assert names == ("bag", "boot", "coat")
+    assert len(images) == 36
+    assert len(find_image_files(photos)) == 36
+
+
+def test_hidden_folders_are_no_classes_of_train_or_test(parts):
+    for hidden in HIDDEN:
+        (parts / "train" / hidden).mkdir()
+        shutil.copy(parts / "train" / "bag" / "01.png", parts / "train" / hidden)
+    train, _, names = load_image_folder(parts, 28)
+    assert names == ("bag", "boot", "coat")
+    assert len(train) == 24
+
+
+def test_a_folder_may_itself_lie_below_a_hidden_one(photos, tmp_path):
+    (tmp_path / ".cache").mkdir()
+    moved = photos.rename(tmp_path / ".cache" / "photos")
+    assert len(load_image_folder(moved, 28)[0]) == 36
+
+
+def test_what_is_wrong_with_a_folder_is_named(photos):
+    for size in (0, -1):
+        expected = f"`image_size` must be given .* Received: image_size={size}"
+        with pytest.raises(ArgumentError, match=expected):
+            load_image_folder(photos, size)
+    (photos / "bag" / "00.JPG").write_bytes(b"not an image")
+    with pytest.raises(DataError, match=r"00\.JPG` cannot be read\. An image must be a PNG or JPE"):
+        load_image_folder(photos, 28)
+    shutil.rmtree(photos / "bag")
+    (photos / "bag").mkdir()
+    with pytest.raises(DataError, match=r"bag` must hold PNG or JPEG files"):
+        load_image_folder(photos, 28)
+    with pytest.raises(DataError, match=r"two classes\. Received: none"):
+        load_image_folder(photos / "bag", 28)
+    shutil.rmtree(photos / "bag")
+    shutil.rmtree(photos / "boot")
+    with pytest.raises(DataError, match=r"two classes\. Received: coat"):
+        load_image_folder(photos, 28)
+
+
+@pytest.mark.parametrize("kind", ["empty", "cut"])
+def test_a_damaged_image_is_named(photos, kind):
+    path = photos / "coat" / "03.png"
+    path.write_bytes(path.read_bytes()[:100] if kind == "cut" else b"")
+    with pytest.raises(DataError, match=r"03\.png` cannot be read\. .") as caught:
+        load_image_folder(photos, 28)
+    assert "\n" not in str(caught.value)
+    assert "Graph execution" not in str(caught.value)
+
+
+@pytest.mark.parametrize("names", [("train", "val"), ("Train", "Test"), ("train", "validation")])
+def test_train_and_validation_are_not_taken_for_two_classes(photos, names):
+    (photos / "bag").rename(photos / names[0])
+    (photos / "coat").rename(photos / names[1])
+    received = ", ".join(sorted(names))
+    with pytest.raises(DataError, match=f"either `train` and `test`.* Received: {received}"):
+        load_image_folder(photos, 28)
+
+
+def test_files_are_found_in_order_and_by_any_spelling_of_their_suffix(tmp_path):
+    for name in ("b/2.PNG", "a/1.jpeg", "a/0.Jpg", "c.png", "c.webp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = [str(path.relative_to(tmp_path)) for path in find_image_files(tmp_path)]
+    assert found == ["a/0.Jpg", "a/1.jpeg", "b/2.PNG", "c.png"]
+
+
+def test_a_folder_that_cannot_be_read_is_named_or_handed_on(tmp_path):
+    missing = tmp_path / "missing"
+    with pytest.raises(DataError, match="missing` cannot be read"):
+        find_image_files(missing)
+    errors = []
+    assert find_image_files(missing, errors.append) == []
+    assert [error.filename for error in errors] == [str(missing)]

@@ -1,0 +1,220 @@
+import numpy as np
+import pytest
+
+from siamese_keras.data.pipeline import pair_pipeline, steps_per_epoch
+from siamese_keras.errors import ArgumentError, DataError
+
+KINDS = ["random", "balanced", "classic", "all"]
+
+
+@pytest.fixture
+def labels(rng):
+    """Three uneven classes, 5, 9 and 31 images, with a gap in the numbering."""
+    return rng.permutation(np.repeat([0, 2, 7], [5, 9, 31])).astype(np.int32)
+
+
+def picture_of(labels):
+    """Images whose every pixel is the image's own index."""
+    return np.broadcast_to(
+        np.arange(len(labels), dtype=np.uint8)[:, None, None, None], (len(labels), 2, 2, 1)
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pipeline_gives_the_images_of_its_pairs_with_their_labels(kind, labels):
+    steps = steps_per_epoch(kind, labels, 4)
+    pipeline = pair_pipeline(picture_of(labels), labels, kind=kind, batch_size=4, seed=0, epochs=2)
+    assert pipeline.cardinality() == 2 * steps
+    batches = list(pipeline.as_numpy_iterator())
+    assert len(batches) == 2 * steps
+    for inputs, different in batches:
+        left, right = inputs["left"], inputs["right"]
+        assert left.shape == right.shape == (4, 2, 2, 1)
+        assert left.dtype == np.uint8
+        a, b = labels[left[:, 0, 0, 0]], labels[right[:, 0, 0, 0]]
+        expected = a[:, None] != b[None, :] if kind == "all" else a != b
+        np.testing.assert_array_equal(different, expected)
+        assert different.dtype == np.float32
+        assert not np.array_equal(left, right)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 22, 45, 46, 1000])
+@pytest.mark.parametrize("kind", KINDS)
+def test_steps_per_epoch_is_the_number_of_batches(kind, batch_size, labels):
+    pipeline = pair_pipeline(picture_of(labels), labels, kind=kind, batch_size=batch_size)
+    count = sum(1 for _ in pipeline)
+    assert steps_per_epoch(kind, labels, batch_size) == count == pipeline.cardinality()
+    # Pairs of an epoch: 45 // 2, 45, or 2 * 3 * (5 - 1).
+    pairs = {"all": 22, "classic": 24}.get(kind, 45)
+    assert count == max(pairs // batch_size, 1)
+
+
+def test_the_defaults_are_one_epoch_of_all_pairs(rng):
+    labels = np.repeat(np.arange(3), 100)
+    ((inputs, different),) = pair_pipeline(picture_of(labels), labels)
+    assert inputs["left"].shape == (128, 2, 2, 1)
+    assert different.shape == (128, 128)
+
+
+def test_all_pairs_show_every_image_at_most_once_an_epoch(labels):
+    pipeline = pair_pipeline(picture_of(labels), labels, kind="all", batch_size=4, seed=0)
+    seen = [
+        i for x, _ in pipeline.as_numpy_iterator() for side in x.values() for i in side[:, 0, 0, 0]
+    ]
+    assert len(seen) == len(set(seen)) == 40  # 45 images: 5 full batches of 4 + 4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_epoch_is_a_function_of_seed_and_epoch(kind, labels):
+    def epochs(first, last, seed=0):
+        pipeline = pair_pipeline(
+            picture_of(labels),
+            labels,
+            kind=kind,
+            batch_size=8,
+            seed=seed,
+            epochs=last,
+            first_epoch=first,
+        )
+        return [
+            np.concatenate([x["left"], x["right"]])[:, 0, 0, 0]
+            for x, _ in pipeline.as_numpy_iterator()
+        ]
+
+    whole = epochs(0, 3)
+    resumed = epochs(2, 3)
+    np.testing.assert_array_equal(whole[-len(resumed) :], resumed)
+    assert not np.array_equal(whole[: len(resumed)], resumed)
+    assert not np.array_equal(whole, epochs(0, 3, seed=1))
+
+
+def test_classic_pipeline_shows_the_same_pairs_in_every_epoch(labels):
+    def pairs(epoch):
+        pipeline = pair_pipeline(
+            picture_of(labels),
+            labels,
+            kind="classic",
+            batch_size=1,
+            seed=0,
+            epochs=epoch + 1,
+            first_epoch=epoch,
+        )
+        return [
+            (int(x["left"].max()), int(x["right"].max())) for x, _ in pipeline.as_numpy_iterator()
+        ]
+
+    assert pairs(0) != pairs(1)
+    assert sorted(pairs(0)) == sorted(pairs(1))
+
+
+def test_a_batch_larger_than_the_data_is_one_smaller_batch(labels):
+    pipeline = pair_pipeline(picture_of(labels), labels, kind="all", batch_size=1000, seed=0)
+    ((inputs, different),) = pipeline.as_numpy_iterator()
+    assert inputs["left"].shape[0] == 22
+    assert different.shape == (22, 22)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_class_with_one_image_is_reported_by_name(kind):
+    labels = np.array([0, 0, 1, 2, 2])
+    with pytest.raises(DataError, match="Class 'bag' has one image"):
+        pair_pipeline(
+            picture_of(labels),
+            labels,
+            kind=kind,
+            batch_size=2,
+            seed=0,
+            class_names=["cap", "bag", "hat"],
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_class_makes_no_different_pairs(kind):
+    with pytest.raises(DataError, match=r"at least two classes\. Received: 1"):
+        pair_pipeline(picture_of(range(5)), np.zeros(5, int), kind=kind)
+
+
+@pytest.mark.parametrize("kind", ["labs", "lab", "", None])
+def test_an_unknown_kind_is_refused_with_the_choices(kind, labels):
+    expected = (
+        r"`kind` must be one of 'all', 'balanced', 'classic', 'random'\. "
+        rf"Received: kind={kind!r}$"
+    )
+    with pytest.raises(ArgumentError, match=expected):
+        pair_pipeline(picture_of(labels), labels, kind=kind)
+    with pytest.raises(ArgumentError, match=expected):
+        steps_per_epoch(kind, labels, 4)
+
+
+@pytest.mark.parametrize("augment", ["shift", False, None])
+def test_an_unknown_augmentation_is_refused_with_the_choices(augment, labels):
+    """When the pipeline is made, and not by an error of TensorFlow at the first batch."""
+    expected = (
+        r"`augment` must be one of 'none', 'flip-shift', 'flip-shift-erase'\. "
+        rf"Received: augment={augment!r}$"
+    )
+    with pytest.raises(ArgumentError, match=expected):
+        pair_pipeline(picture_of(labels), labels, augment=augment)
+
+
+def test_images_that_are_not_bytes_are_refused(labels):
+    images = picture_of(labels)
+    with pytest.raises(DataError, match=r"do not divide by 255.* Received: float32 of shape \(45,"):
+        pair_pipeline(images.astype(np.float32) / 255, labels)
+    with pytest.raises(DataError, match=r"shape \[n, height, width, channels\]"):
+        pair_pipeline(images[..., 0], labels)
+
+
+def test_labels_that_do_not_fit_the_images_are_refused(labels):
+    """Keras hands out the labels of CIFAR-10 as a column."""
+    for wrong in (labels[:, np.newaxis], labels[1:], np.append(labels, 0), labels / 1):
+        with pytest.raises(DataError, match=r"`labels` must be 45 integers, one for each image"):
+            pair_pipeline(picture_of(labels), wrong)
+    ((_, different),) = pair_pipeline(picture_of(labels), labels.tolist(), batch_size=22)
+    assert different.shape == (22, 22)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_augmented_images_change_from_batch_to_batch_but_not_from_run_to_run(kind):
+    labels = np.arange(64) % 2
+    images = np.zeros((64, 9, 9, 1), np.uint8)
+    images[:, 4, 4] = 200  # a dot in the middle
+    images[:, 4, 5] = 100  # and a paler one to its right, to the left when flipped
+
+    def batches(**options):
+        pipeline = pair_pipeline(
+            images, labels, kind=kind, batch_size=16, augment="flip-shift", **options
+        )
+        return [np.stack([x["left"], x["right"]]) for x, _ in pipeline.as_numpy_iterator()]
+
+    epochs = batches(seed=0, epochs=4)
+    np.testing.assert_array_equal(epochs[-2:], batches(seed=0, epochs=4, first_epoch=3)[-2:])
+    np.testing.assert_array_equal(epochs, batches(seed=0, epochs=4))
+    assert len({batch.tobytes() for batch in epochs}) == len(epochs)
+    assert not np.array_equal(epochs, batches(seed=1, epochs=4))
+    assert not np.array_equal(epochs[0][0], epochs[0][1])  # left and right each for itself
+
+
+def test_every_pair_shows_its_own_augmented_images():
+    labels = np.arange(64) % 2
+    images = np.zeros((64, 9, 9, 1), np.uint8)
+    images[:, 4, 4] = 200
+    images[:, 4, 5] = 100
+    pipeline = pair_pipeline(
+        images, labels, kind="balanced", batch_size=64, augment="flip-shift", epochs=4
+    )
+    found = set()
+    for inputs, _ in pipeline.as_numpy_iterator():
+        for image in np.concatenate([inputs["left"], inputs["right"]])[..., 0]:
+            (y,), (x,) = np.nonzero(image == 200)
+            (_,), (pale,) = np.nonzero(image == 100)
+            found.add((int(y), int(x), int(pale - x)))
+    assert len(found) == 50  # 5 x 5 places, flipped or not
+
+
+def test_images_are_the_datasets_own_without_augmentation(sample):
+    pipeline = pair_pipeline(sample.train.images, sample.train.labels, batch_size=50)
+    known = {image.tobytes() for image in sample.train.images}
+    for inputs, _ in pipeline.as_numpy_iterator():
+        for side in inputs.values():
+            assert {image.tobytes() for image in side} <= known
