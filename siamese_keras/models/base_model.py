@@ -1,8 +1,4 @@
-"""Base model (image -> embedding), outer model (left, right -> distance) and the distances.
-
-Importing this module registers the distances with Keras: do so before `keras.models.load_model`
-opens a saved outer model.
-"""
+"""The base model: image -> embedding."""
 
 from __future__ import annotations
 
@@ -10,82 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import layers, ops
+from keras import layers
 
-from siamese_keras.models.extensions import extend_base_model
-
-
-def _safe_sqrt(squared: Any) -> Any:
-    """Take the square root of numbers of at least 0, with gradient 0 and not infinity at 0."""
-    zero = ops.equal(squared, 0.0)
-    # The inner `where` keeps the gradient of the branch not taken finite as well. NaN stays NaN.
-    return ops.where(zero, 0.0, ops.sqrt(ops.where(zero, 1.0, squared)))
+from siamese_keras.config import Activation, Architecture, Pooling
+from siamese_keras.errors import ArgumentError, check_choice
+from siamese_keras.models.image_ops import edge_strengths, flip_images, silhouette
 
 
-@keras.saving.register_keras_serializable(package="siamese_keras")
-def euclidean_distance(embeddings: Sequence[Any]) -> Any:
-    """Compute the Euclidean distance of each left embedding to the right one beside it.
-
-    Args:
-        embeddings: Two tensors of one shape, `[batch, embedding_dim]`.
-
-    Returns:
-        float32 `[batch]`. 0 for equal embeddings, where the gradient is 0.
-
-    Raises:
-        ValueError: When the shapes differ.
-    """
-    left, right = (ops.cast(ops.convert_to_tensor(x), "float32") for x in embeddings)
-    if tuple(left.shape) != tuple(right.shape):
-        raise ValueError(
-            "The two embeddings must have the same shape. Received: "
-            f"{tuple(left.shape)} and {tuple(right.shape)}"
-        )
-    return _safe_sqrt(ops.sum(ops.square(left - right), axis=-1))
-
-
-@keras.saving.register_keras_serializable(package="siamese_keras")
-def pairwise_euclidean_distance(embeddings: Sequence[Any]) -> Any:
-    """Compute the Euclidean distance of every left embedding to every right one.
-
-    Args:
-        embeddings: Two tensors, `[n, embedding_dim]` and `[m, embedding_dim]`.
-
-    Returns:
-        float32 `[n, m]`, entry (i, j) the distance of left i to right j. 0 for equal embeddings,
-        where the gradient is 0.
-    """
-    left, right = (ops.cast(ops.convert_to_tensor(x), "float32") for x in embeddings)
-    # Differences, not |l|^2 + |r|^2 - 2 l.r: that cancels to noise where distances are small.
-    differences = ops.expand_dims(left, 1) - ops.expand_dims(right, 0)
-    return _safe_sqrt(ops.sum(ops.square(differences), axis=-1))
-
-
-@keras.saving.register_keras_serializable(package="siamese_keras")
-def silhouette(image: Any) -> Any:
-    """Return about 1 where `image`, in [0, 1], is brighter than 5 %, and 0 elsewhere."""
-    return ops.sigmoid(200.0 * (image - 0.05))
-
-
-@keras.saving.register_keras_serializable(package="siamese_keras")
-def edge_strengths(image: Any) -> Any:
-    """Return how steep `image` is in four directions.
-
-    Args:
-        image: `[batch, height, width, channels]`.
-
-    Returns:
-        `[batch, height, width, 4 * channels]`: the sizes of the differences across each pixel from
-        left to right, from top to bottom and along the two diagonals. Black lies around the image.
-    """
-    padded = ops.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    x = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
-    y = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
-    diagonals = [(x + y) * 0.5**0.5, (x - y) * 0.5**0.5]
-    return ops.abs(ops.concatenate([x, y, *diagonals], axis=-1))
-
-
-def _outline_features(x: Any) -> Any:
+def _silhouette_and_edges(x: Any) -> Any:
     """Share of silhouette and strength of edges in blocks of 4 x 4 pixels; edges of length 2."""
     shape = layers.Lambda(silhouette, output_shape=x.shape[1:], name="silhouette")(x)
     shape = layers.AveragePooling2D(4, padding="same", name="silhouette_blocks")(shape)
@@ -95,13 +23,13 @@ def _outline_features(x: Any) -> Any:
     edges = layers.AveragePooling2D(4, padding="same", name="edge_blocks")(edges)
     edges = layers.UnitNormalization(name="unit_edges")(layers.Flatten(name="flat_edges")(edges))
     edges = layers.Rescaling(2.0, name="scaled_edges")(edges)
-    return layers.Concatenate(name="outline")(
+    return layers.Concatenate(name="silhouette_and_edges")(
         [layers.Flatten(name="flat_silhouette")(shape), edges]
     )
 
 
 def _convolution(x: Any, filters: int, name: str, *, pool: bool = False) -> Any:
-    """3 x 3 convolution, 2 x 2 max pooling when `pool`, batch normalisation and ReLU."""
+    """3 x 3 convolution, 2 x 2 max pooling when `pool`, batch normalization and ReLU."""
     x = layers.Conv2D(
         filters,
         3,
@@ -110,7 +38,7 @@ def _convolution(x: Any, filters: int, name: str, *, pool: bool = False) -> Any:
         kernel_initializer="he_normal",
         name=f"conv{name}",
     )(x)
-    if pool:  # first: what follows has a quarter of the values then
+    if pool:  # first: batch normalization then has a quarter of the values
         x = layers.MaxPooling2D(padding="same", name=f"pool{name}")(x)
     # The statistics follow the weights at once: a short training has some hundred steps.
     x = layers.BatchNormalization(momentum=0.9, name=f"norm{name}")(x)
@@ -121,7 +49,7 @@ def _small_normal(embedding_dim: int) -> keras.initializers.Initializer:
     return keras.initializers.RandomNormal(stddev=0.2 / embedding_dim**0.5)
 
 
-_POOLING = {
+_POOLING: dict[str, Any] = {
     "flatten": layers.Flatten,
     "average": layers.GlobalAveragePooling2D,
     "max": layers.GlobalMaxPooling2D,
@@ -131,60 +59,58 @@ _POOLING = {
 def build_base_model(
     image_shape: tuple[int, int, int],
     *,
-    architecture: str = "cnn",
+    architecture: Architecture = "cnn",
     filters: Sequence[int] = (32, 64, 128),
-    pooling: str = "flatten",
+    pooling: Pooling = "flatten",
     units: Sequence[int] = (),
     dropout: float = 0.0,
     embedding_dim: int = 64,
-    embedding_activation: str = "linear",
+    embedding_activation: Activation = "linear",
     unit_length: bool = True,
-    features: float = 0.0,
-    mirror: bool = False,
+    kept_features: float = 0.0,
+    flip_averaging: bool = False,
 ) -> keras.Model:
     """Build the network that maps an image to its embedding.
 
     Args:
         image_shape: Height, width and channels, each at least 1.
         architecture: `"cnn"`: for each of `filters` a 3 x 3 convolution, 2 x 2 max pooling, batch
-            normalisation and ReLU; `"residual"`: likewise, with two more convolutions and a
-            shortcut around them before each pooling but the first; `"mlp"`: the image as a vector;
-            or `"outline"`: silhouette and edges in blocks of 4 x 4 pixels, which stay in the
-            embedding beside a learnt part, so that training cannot forget them. For classes that
+            normalization and ReLU; `"resnet"`: the same, with two more convolutions and a shortcut
+            around them before each pooling but the first; `"mlp"`: the image as a vector; or
+            `"silhouette-edges"`: silhouette and edges in blocks of 4 x 4 pixels, which stay in the
+            embedding beside a learned part, so that training cannot forget them; for classes that
             were never seen.
-        filters: Filters of the convolutions; the MLP has none.
-        pooling: What follows the last block of the CNN: `"flatten"` keeps every place apart,
-            `"average"` and `"max"` pool over all places, in the stead of the last 2 x 2.
+        filters: Filters of each block of convolutions.
+        pooling: What follows the last block: `"flatten"` keeps every position apart, `"average"`
+            and `"max"` pool over all positions, instead of the last 2 x 2 pooling.
         units: Units of the dense ReLU layers between these and the embedding.
-        dropout: Rate of dropout after each of these dense layers, at least 0 and below 1.
-        embedding_dim: Length of the embedding, at least 1; of its learnt part for `"outline"`.
+        dropout: Dropout rate after each of these dense layers, at least 0 and below 1.
+        embedding_dim: Length of the embedding, at least 1; of its learned part with
+            `"silhouette-edges"`.
         embedding_activation: Activation of the layer that makes the embedding.
         unit_length: Scale every embedding to Euclidean length 1, so that distances lie in [0, 2].
-        features: As `extend_base_model`; for CNNs.
-        mirror: As `extend_base_model`.
+        kept_features: Norm of the features that `keep_features` keeps; 0 keeps none.
+        flip_averaging: Embed an image as `average_flipped` does.
 
     Returns:
         Model named `base`: uint8 `[batch, height, width, channels]`, 0 to 255, to float32
-        `[batch, embedding_dim]`.
+        `[batch, embedding_dim]`. The embedding is longer with `"silhouette-edges"`, by its fixed
+        part, and twice as long with `kept_features`.
 
     Raises:
-        ValueError: When `architecture` or `pooling` is unknown, or one without pooling is to keep
-            `features`.
+        ArgumentError: When a choice is unknown, or `kept_features` is asked of an architecture
+            without convolutions.
     """
-    if features and architecture not in ("cnn", "residual"):
-        raise ValueError(
-            "`features` are those of the architectures cnn and residual. Received: "
-            f"features={features}, architecture={architecture!r}"
-        )
-    if pooling not in _POOLING:
-        raise ValueError(f"`pooling` must be one of {', '.join(_POOLING)}. Received: {pooling!r}")
+    check_choice("architecture", architecture, Architecture)
+    check_choice("pooling", pooling, Pooling)
+    check_choice("embedding_activation", embedding_activation, Activation)
     image = keras.Input(image_shape, dtype="uint8", name="image")
     x = layers.Rescaling(1 / 255, name="rescaling")(image)
     fixed = None
-    if architecture in ("cnn", "residual"):
+    if architecture in ("cnn", "resnet"):
         for block, width in enumerate(filters, start=1):
             pool = block < len(filters) or pooling == "flatten"
-            shortcut = architecture == "residual" and block > 1
+            shortcut = architecture == "resnet" and block > 1
             x = _convolution(x, width, str(block), pool=pool and not shortcut)
             if shortcut:
                 y = _convolution(x, width, f"{block}a")
@@ -195,12 +121,8 @@ def build_base_model(
         x = _POOLING[pooling](name="pooling")(x)
     elif architecture == "mlp":
         x = layers.Flatten(name="flatten")(x)
-    elif architecture == "outline":
-        x = fixed = _outline_features(x)
     else:
-        raise ValueError(
-            f"`architecture` must be cnn, residual, mlp or outline. Received: {architecture!r}"
-        )
+        x = fixed = _silhouette_and_edges(x)
     for number, width in enumerate(units, start=1):
         x = layers.Dense(width, activation="relu", name=f"dense{number}")(x)
         if dropout:
@@ -208,36 +130,101 @@ def build_base_model(
     x = layers.Dense(
         embedding_dim,
         activation=embedding_activation,
-        # Beside fixed features the learnt part starts small, so that they count from the start.
+        # Beside fixed features the learned part starts small, so that they count from the start.
         kernel_initializer="glorot_uniform" if fixed is None else _small_normal(embedding_dim),
         name="embedding",
     )(x)
     if fixed is not None:
-        x = layers.Concatenate(name="with_outline")([fixed, x])
+        x = layers.Concatenate(name="with_silhouette_and_edges")([fixed, x])
     if unit_length:
         x = layers.UnitNormalization(name="unit_length")(x)
     base = keras.Model(image, x, name="base")
-    return extend_base_model(base, features=features, mirror=mirror, unit_length=unit_length)
+    return extend_base_model(
+        base, kept_features=kept_features, flip_averaging=flip_averaging, unit_length=unit_length
+    )
 
 
-def build_outer_model(base: keras.Model, *, all_pairs: bool = False) -> keras.Model:
-    """Build the Siamese network: one base model, applied to the left and to the right image.
+def extend_base_model(
+    base: keras.Model, *, kept_features: float, flip_averaging: bool, unit_length: bool
+) -> keras.Model:
+    """Extend a trained base model by what needs no training.
 
     Args:
-        base: The base model; its weights are shared, not copied.
-        all_pairs: Compare every left image with every right one, as training on all pairs of a
-            batch does.
+        base: A base model without extensions; its weights are shared, not copied.
+        kept_features: As in `build_base_model`.
+        flip_averaging: As in `build_base_model`.
+        unit_length: Scale the embedding to Euclidean length 1.
 
     Returns:
-        Model named `outer`: `{"left", "right"}`, each as the base model's input, to float32
-        distances `[batch]`, or `[batch, batch]` with `all_pairs`.
+        The extended base model; `base` itself when there is nothing to extend.
+
+    Raises:
+        ArgumentError: When `base` has no features to keep.
     """
-    left = keras.Input(base.input_shape[1:], dtype="uint8", name="left")
-    right = keras.Input(base.input_shape[1:], dtype="uint8", name="right")
-    distance = layers.Lambda(
-        pairwise_euclidean_distance if all_pairs else euclidean_distance,
-        output_shape=(None,) if all_pairs else (),
-        dtype="float32",
-        name="distance",
-    )([base(left), base(right)])
-    return keras.Model({"left": left, "right": right}, distance, name="outer")
+    if kept_features:
+        base = keep_features(base, kept_features, unit_length=unit_length)
+    return average_flipped(base, unit_length=unit_length) if flip_averaging else base
+
+
+def keep_features(base: keras.Model, norm: float, *, unit_length: bool) -> keras.Model:
+    """Keep the features of the last block of convolutions beside the embedding.
+
+    The embedding alone puts images that might be of either of two classes side by side, whatever
+    their class. Features vary in more directions, along which such images differ as well: the
+    nearest neighbor is more often a clear example. A random projection reduces them to as many
+    numbers as the embedding has, and nearly keeps their distances.
+
+    Args:
+        base: A CNN that `build_base_model` made; its weights are shared, not copied.
+        norm: Euclidean norm of the features of every image; a unit-length embedding has 1.
+        unit_length: Scale embedding and features together to Euclidean length 1.
+
+    Returns:
+        A base model whose embedding is twice as long.
+
+    Raises:
+        ArgumentError: When `base` has no layer `pooling`.
+
+    Reference:
+        Dasgupta & Gupta, "An Elementary Proof of a Theorem of Johnson and Lindenstrauss" (2003),
+        for the projection.
+    """
+    if "pooling" not in (layer.name for layer in base.layers):
+        raise ArgumentError(
+            "`kept_features` needs a base model of the architecture cnn or resnet. Received: "
+            f"kept_features={norm}"
+        )
+    projected = layers.Dense(
+        base.output_shape[-1],
+        use_bias=False,
+        trainable=False,
+        kernel_initializer="random_normal",
+        name="projection",
+    )(base.get_layer("pooling").output)
+    features = layers.UnitNormalization(name="unit_features")(projected)
+    features = layers.Rescaling(norm, name="scaled_features")(features)
+    x = layers.Concatenate(name="with_features")([base.outputs[0], features])
+    if unit_length:
+        x = layers.UnitNormalization(name="whole_unit_length")(x)
+    return keras.Model(base.inputs[0], x, name="base")
+
+
+def average_flipped(base: keras.Model, *, unit_length: bool) -> keras.Model:
+    """Average the embeddings of an image and of its mirror image.
+
+    Args:
+        base: A base model; its weights are shared, not copied.
+        unit_length: Scale the mean to Euclidean length 1.
+
+    Returns:
+        A base model that takes twice the time.
+    """
+    # A Sequential model has no `input` before it is called.
+    network = keras.Model(base.inputs[0], base.outputs[0], name="network")
+    dtype = base.inputs[0].dtype
+    image = keras.Input(base.input_shape[1:], dtype=dtype, name="image")
+    flipped = layers.Lambda(flip_images, dtype=dtype, name="flip")(image)
+    x = layers.Average(name="average")([network(image), network(flipped)])
+    if unit_length:
+        x = layers.UnitNormalization(name="mean_unit_length")(x)
+    return keras.Model(image, x, name="base")

@@ -1,66 +1,114 @@
-"""The binary classifier on top of the distance: from distance to similarity and decision."""
+"""The calibration: from the distance of a pair to its similarity and the decision."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
+from scipy.special import expit, logit
+
+from siamese_keras.errors import ArgumentError, TrainingError
 
 
 @dataclasses.dataclass(frozen=True)
-class Classifier:
-    """`similarity = sigmoid(scale * (threshold - distance))`, same when that is at least 0.5.
+class Calibration:
+    """`similarity = sigmoid(slope * (threshold - distance))`; same when `distance <= threshold`.
 
     Attributes:
         threshold: Distance at which the decision flips.
-        scale: Steepness there, per unit of distance; positive.
+        slope: Steepness of the similarity there, per unit of distance; positive.
+
+    Raises:
+        ArgumentError: When a value is not a finite number or the slope is not positive.
     """
 
     threshold: float
-    scale: float
+    slope: float
 
-    def similarity(self, distance: np.ndarray) -> np.ndarray:
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or not math.isfinite(value):
+                raise ArgumentError(f"`{name}` must be a finite number. Received: {value!r}")
+        if not self.slope > 0:
+            raise ArgumentError(f"`slope` must be positive. Received: slope={self.slope}")
+
+    def similarity(self, distance: np.ndarray, *, prior: float = 0.5) -> np.ndarray:
         """Return the estimated probability that each pair is of the same class.
 
         Args:
             distance: float `[...]`, at least 0.
+            prior: Share of same pairs among the pairs that are asked about, in (0, 1).
 
         Returns:
-            float64 of the same shape, in [0, 1]; 0.5 at the threshold; high = alike.
+            float64 of the same shape, in [0, 1]; high = alike. With a prior of 0.5 it is 0.5 at
+            the threshold.
+
+        Raises:
+            ArgumentError: When `prior` is out of range.
         """
-        logit = self.scale * (self.threshold - np.asarray(distance, np.float64))
-        return np.where(logit >= 0, 1.0, np.exp(-np.abs(logit))) / (1.0 + np.exp(-np.abs(logit)))
+        log_odds = self.slope * (self.threshold - np.asarray(distance, np.float64))
+        return expit(log_odds + prior_shift(prior))
 
     def same(self, distance: np.ndarray) -> np.ndarray:
         """Return the decision for each pair: bool of the shape of `distance`."""
         return np.asarray(distance) <= self.threshold
 
 
-def fit_classifier(different: np.ndarray, distance: np.ndarray) -> Classifier:
-    """Fit threshold and scale to validation pairs by logistic regression on the distance.
+def prior_shift(prior: float) -> float:
+    """Return what a prior adds to the log-odds of a similarity at prior 0.5.
+
+    Raises:
+        ArgumentError: When `prior` is not in (0, 1).
+    """
+    if not 0 < prior < 1:
+        raise ArgumentError(f"`prior` must be greater than 0 and less than 1. Received: {prior}")
+    return float(logit(prior))
+
+
+def fit_calibration(different: np.ndarray, distance: np.ndarray) -> Calibration:
+    """Fit threshold and slope to validation pairs by logistic regression on the distance.
+
+    The targets are Platt's: not 0 and 1, but (n + 1) / (n + 2) of the n pairs of a kind, so that
+    the slope is finite even when the distance separates the pairs without an error.
 
     Args:
-        different: `[n]`, 1 = different classes, 0 = same class; both must occur.
+        different: `[n]`, 1 = different classes, 0 = same class; both must occur. Half of the pairs
+            of each kind gives the similarity at prior 0.5.
         distance: float `[n]`.
 
     Returns:
-        The classifier of greatest likelihood (Platt, "Probabilistic Outputs for Support Vector
-        Machines", 1999).
+        The calibration of greatest likelihood.
 
     Raises:
-        ValueError: When larger distances do not go with different classes, or are not finite.
+        TrainingError: When larger distances do not go with different classes, or are not finite.
+
+    Reference:
+        Platt, "Probabilistic Outputs for Support Vector Machines" (1999).
     """
+    from sklearn.linear_model import LogisticRegression  # a second that `predict` does not need
+
+    distance = np.asarray(distance, np.float64)
     if not np.isfinite(distance).all():
-        raise ValueError("The distances are not finite: the training diverged.")
+        raise TrainingError("The distances are not finite: the training diverged.")
+    unit = float(distance.std())
+    if not unit > 0:
+        raise TrainingError("All distances are equal: the embedding has collapsed.")
+    is_different = np.asarray(different) > 0.5
+    numbers = np.array([(~is_different).sum(), is_different.sum()])
+    right = ((numbers + 1) / (numbers + 2))[is_different.astype(int)]
+    # A target of 0.9 is a pair of weight 0.9 with its label and one of weight 0.1 with the other.
     # To the very end: the default solver stops with a threshold that is right to four digits.
     regression = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10).fit(
-        np.asarray(distance, np.float64)[:, np.newaxis], np.asarray(different) > 0.5
+        np.tile(distance / unit, 2)[:, np.newaxis],
+        np.concatenate([is_different, ~is_different]),
+        sample_weight=np.concatenate([right, 1 - right]),
     )
-    scale, intercept = float(regression.coef_[0, 0]), float(regression.intercept_[0])
-    if not scale > 0:
-        raise ValueError(
+    slope, intercept = float(regression.coef_[0, 0]) / unit, float(regression.intercept_[0])
+    if not slope > 0:
+        raise TrainingError(
             "Different pairs are no further apart than same pairs on the validation images: "
             "there is no threshold to fit. Has the model been trained, and are the labels right?"
         )
-    return Classifier(threshold=-intercept / scale, scale=scale)
+    return Calibration(threshold=-intercept / slope, slope=slope)

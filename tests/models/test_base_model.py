@@ -1,19 +1,14 @@
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from siamese_keras.config import PRESETS
+from siamese_keras.config import PRESETS, Config
+from siamese_keras.errors import ArgumentError
 from siamese_keras.models.base_model import (
+    average_flipped,
     build_base_model,
-    build_outer_model,
-    edge_strengths,
-    euclidean_distance,
-    pairwise_euclidean_distance,
-    silhouette,
+    extend_base_model,
+    keep_features,
 )
 
 
@@ -27,89 +22,22 @@ def base():
     return build_base_model((28, 28, 1), filters=(4, 8), embedding_dim=6)
 
 
-def test_distance_by_hand():
-    # (3, 4) - (0, 0): sqrt(9 + 16) = 5;  (1, 1) - (1, 1): 0
-    left, right = np.array([[3.0, 4.0], [1.0, 1.0]]), np.array([[0.0, 0.0], [1.0, 1.0]])
-    np.testing.assert_allclose(euclidean_distance([left, right]), [5, 0])
-    np.testing.assert_allclose(
-        pairwise_euclidean_distance([left, right]), [[5, 13**0.5], [2**0.5, 0]], rtol=1e-6
-    )
-
-
-def test_pairwise_distances_equal_a_plain_loop(rng):
-    left, right = rng.normal(size=(5, 7)), rng.normal(size=(4, 7))
-    expected = [
-        [sum((a - b) ** 2 for a, b in zip(x, y, strict=True)) ** 0.5 for y in right] for x in left
-    ]
-    np.testing.assert_allclose(pairwise_euclidean_distance([left, right]), expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("distance", "diagonal"), [(euclidean_distance, False), (pairwise_euclidean_distance, True)]
-)
-def test_gradient_at_distance_0_is_0_and_not_nan(distance, diagonal):
-    x = tf.constant([[0.6, 0.8], [1.0, 0.0]])
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        matrix_or_vector = distance([x, x + 0])
-        total = tf.reduce_sum(
-            tf.linalg.diag_part(matrix_or_vector) if diagonal else matrix_or_vector
-        )
-    assert float(total) == 0
-    np.testing.assert_array_equal(tape.gradient(total, x), np.zeros((2, 2)))
-
-
-def test_a_broken_embedding_has_no_distance():
-    broken = np.array([[np.nan, 1.0]])
-    assert np.isnan(euclidean_distance([broken, broken]))
-    assert np.isnan(pairwise_euclidean_distance([broken, broken]))
-
-
-def test_distance_is_computed_in_float32_and_refuses_unequal_shapes():
-    half = tf.constant([[1.0, 2.0]], tf.float16)
-    assert euclidean_distance([half, half]).dtype == tf.float32
-    with pytest.raises(ValueError, match="same shape"):
-        euclidean_distance([np.zeros((1, 3)), np.zeros((2, 3))])
-
-
-def test_outer_model_shares_the_base_and_measures_its_embeddings(base, rng):
-    outer = build_outer_model(base)
-    assert outer.count_params() == base.count_params()
-    left, right = images(rng, 3), images(rng, 3)
-    distance = outer.predict_on_batch({"left": left, "right": right})
-    embeddings = [base.predict_on_batch(x) for x in (left, right)]
-    np.testing.assert_allclose(
-        distance, np.linalg.norm(np.subtract(*embeddings), axis=1), rtol=1e-5
-    )
-    swapped = outer.predict_on_batch({"left": right, "right": left})
-    np.testing.assert_array_equal(distance, swapped)
-    np.testing.assert_array_equal(
-        outer.predict_on_batch({"left": left, "right": left}), np.zeros(3)
-    )
-
-
-def test_all_pairs_form_holds_the_pairs_of_the_pair_form(base, rng):
-    left, right = images(rng, 4), images(rng, 4)
-    inputs = {"left": left, "right": right}
-    matrix = build_outer_model(base, all_pairs=True).predict_on_batch(inputs)
-    assert matrix.shape == (4, 4)
-    pairwise = build_outer_model(base).predict_on_batch(inputs)
-    np.testing.assert_allclose(np.diag(matrix), pairwise, rtol=1e-5)
-
-
 @pytest.mark.parametrize("shape", [(28, 28, 1), (1, 1, 1), (33, 20, 3), (64, 48, 4)])
-@pytest.mark.parametrize("architecture", ["cnn", "mlp", "outline"])
+@pytest.mark.parametrize("architecture", ["cnn", "resnet", "mlp", "silhouette-edges"])
 def test_any_image_size_gives_embeddings_of_unit_length(rng, shape, architecture):
     model = build_base_model(shape, architecture=architecture, filters=(8, 8, 8), units=(16,))
     embeddings = model.predict_on_batch(images(rng, 2, shape))
-    assert architecture == "outline" or embeddings.shape == (2, 64)
+    assert architecture == "silhouette-edges" or embeddings.shape == (2, 64)
     assert embeddings.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
 
 
 def test_base_model_rescales_by_itself():
-    first = build_base_model((28, 28, 1)).layers[1]
-    np.testing.assert_allclose(first(np.array([[0, 255]], np.uint8)), [[0, 1]])
+    model = build_base_model((28, 28, 1))
+    assert model.name == "base"
+    assert model.input.dtype == "uint8"
+    rescaled = model.get_layer("rescaling")(np.array([[0, 255]], np.uint8))
+    np.testing.assert_allclose(rescaled, [[0, 1]])
 
 
 @pytest.mark.parametrize(
@@ -120,20 +48,20 @@ def test_pooling_decides_the_features_before_the_embedding(pooling, features):
     assert model.get_layer("embedding").input.shape == (None, features)
 
 
-def test_silhouette_and_edges_by_hand():
-    # Far below 0.05, at it, far above: 0, 1/2, 1.
-    shape = silhouette(np.array([[0.0, 0.05, 0.2]], np.float32))
-    np.testing.assert_allclose(shape, [[0, 0.5, 1]], atol=1e-4)
-    image = np.zeros((1, 3, 4, 1), np.float32)
-    image[0, :, 2:] = 1  # the right half is white
-    edges = np.asarray(edge_strengths(image))[0, 1]  # the middle row
-    # Left to right: 0, 1 and 1 on both sides of the step, and the white meets black at the border.
-    np.testing.assert_allclose(edges[:, 0], [0, 1, 1, 1])
-    np.testing.assert_allclose(edges[:, 1], 0)  # top to bottom nothing changes
-    np.testing.assert_allclose(edges[:, 2:], np.array([[0, 1, 1, 1]] * 2).T / 2**0.5, rtol=1e-6)
+def test_dropout_follows_every_dense_layer_and_acts_in_training_alone(rng):
+    plain = build_base_model((8, 8, 1), architecture="mlp", units=(32, 16), embedding_dim=4)
+    model = build_base_model(
+        (8, 8, 1), architecture="mlp", units=(32, 16), dropout=0.5, embedding_dim=4
+    )
+    model.set_weights(plain.get_weights())
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    assert [layer.rate for layer in layers] == [0.5, 0.5]
+    x = images(rng, 3, (8, 8, 1))
+    np.testing.assert_allclose(model(x, training=False), plain(x, training=False), atol=1e-6)
+    assert np.abs(model(x, training=True) - plain(x, training=True)).max() > 1e-3
 
 
-def test_outline_stays_in_the_embedding_whatever_is_learnt(rng):
+def test_fixed_features_stay_in_the_embedding_whatever_is_learned(rng):
     options = PRESETS["open-set"].base_model_options()
     model = build_base_model((28, 28, 1), **options)
     pictures = images(rng, 3)
@@ -148,13 +76,36 @@ def test_outline_stays_in_the_embedding_whatever_is_learnt(rng):
     assert np.abs(before[:, 245:] - after[:, 245:]).max() > 1
 
 
-def test_unknown_parts_are_refused():
-    with pytest.raises(ValueError, match=r"`pooling` must be one of .* Received: 'sum'"):
-        build_base_model((28, 28, 1), pooling="sum")
-    with pytest.raises(
-        ValueError, match=r"`architecture` must be cnn, residual, mlp or outline. Received: 'vit'"
-    ):
-        build_base_model((28, 28, 1), architecture="vit")
+@pytest.mark.parametrize(
+    ("argument", "choices"),
+    [
+        ("architecture", "'cnn', 'resnet', 'mlp', 'silhouette-edges'"),
+        ("pooling", "'flatten', 'average', 'max'"),
+        ("embedding_activation", "'linear', 'relu', 'tanh'"),
+    ],
+)
+def test_an_unknown_choice_is_refused_with_the_choices(argument, choices):
+    with pytest.raises(ArgumentError) as refused:
+        build_base_model((28, 28, 1), **{argument: "sum"})
+    assert str(refused.value) == (
+        f"`{argument}` must be one of {choices}. Received: {argument}='sum'"
+    )
+
+
+@pytest.mark.parametrize("activation", ["linear", "relu", "tanh"])
+def test_embedding_has_its_activation(rng, activation):
+    model = build_base_model(
+        (8, 8, 1), architecture="mlp", embedding_activation=activation, unit_length=False
+    )
+    dense = model.get_layer("embedding")
+    dense.set_weights([10 * weight for weight in dense.get_weights()])
+    x = images(rng, 20, (8, 8, 1))
+    kernel, bias = dense.get_weights()
+    expected = x.reshape(20, -1) / 255 @ kernel + bias
+    expected = {
+        "linear": expected, "relu": np.maximum(expected, 0), "tanh": np.tanh(expected)
+    }[activation]  # fmt: skip
+    np.testing.assert_allclose(model.predict_on_batch(x), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -162,8 +113,13 @@ def test_unknown_parts_are_refused():
     [
         # 784*128+128 and twice 128*128+128
         ("classic-mlp", 133_504),
-        # 3*3*(1*32 + 32*64 + 64*128), 4 per filter to normalise, 4*4*128*64 + 64
+        # 3*3*(1*32 + 32*64), 4 per filter to normalize, 7*7*64*256 + 256, 256*16 + 16
+        ("classic-cnn", 18_720 + 384 + 803_072 + 4_112),
+        # 3*3*(1*32 + 32*64 + 64*128), 4 per filter to normalize, 4*4*128*64 + 64
         ("fast", 92_448 + 896 + 131_136),
+        # As fast, and 3*3*2*(64*64 + 128*128), 4*2*(64 + 128), an embedding of 128, and the
+        # projection of 2048 features to as many
+        ("best", 92_448 + 896 + 368_640 + 1_536 + 262_272 + 262_144),
         # (49 + 4*49)*64 + 64
         ("open-set", 15_744),
     ],
@@ -176,7 +132,7 @@ def test_number_of_parameters(preset, parameters):
 def test_residual_model_adds_to_what_it_had(rng):
     """With nothing coming out of the added convolutions, it is the plain one."""
     plain = build_base_model((28, 28, 1), filters=(2, 4, 8))
-    residual = build_base_model((28, 28, 1), architecture="residual", filters=(2, 4, 8))
+    residual = build_base_model((28, 28, 1), architecture="resnet", filters=(2, 4, 8))
     for layer in plain.layers:
         residual.get_layer(layer.name).set_weights(layer.get_weights())
     x = images(rng, 3)
@@ -187,50 +143,65 @@ def test_residual_model_adds_to_what_it_had(rng):
     np.testing.assert_allclose(residual(x), plain(x), atol=1e-6)
 
 
-def test_saved_models_load_in_a_fresh_process_in_safe_mode(base, rng, tmp_path):
-    left, right = images(rng, 3), images(rng, 3)
-    np.savez(tmp_path / "images.npz", left=left, right=right)
-    for name, all_pairs in (("pair", False), ("all", True)):
-        build_outer_model(base, all_pairs=all_pairs).save(tmp_path / f"{name}.keras")
-    base.save(tmp_path / "base.keras")
-    outline = build_base_model((28, 28, 1), architecture="outline")
-    outline.save(tmp_path / "outline.keras")
-    extended = build_base_model(
-        (28, 28, 1), architecture="residual", filters=(2, 4), features=0.5, mirror=True
-    )
-    extended.save(tmp_path / "extended.keras")
-    code = (
-        "import sys, numpy as np, keras, siamese_keras.models.base_model\n"
-        "from pathlib import Path\n"
-        "folder = Path(sys.argv[1])\n"
-        "inputs = dict(np.load(folder / 'images.npz'))\n"
-        "for name in ('pair', 'all'):\n"
-        "    model = keras.models.load_model(folder / f'{name}.keras', safe_mode=True)\n"
-        "    np.save(folder / f'{name}.npy', model.predict_on_batch(inputs))\n"
-        "for name in ('base', 'outline', 'extended'):\n"
-        "    model = keras.models.load_model(folder / f'{name}.keras', safe_mode=True)\n"
-        "    np.save(folder / f'{name}.npy', model.predict_on_batch(inputs['left']))\n"
-    )
-    subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
-    a, b = base.predict_on_batch(left), base.predict_on_batch(right)
-    np.testing.assert_allclose(np.load(tmp_path / "base.npy"), a, atol=1e-6)
-    again = np.load(tmp_path / "outline.npy")
-    np.testing.assert_allclose(again, outline.predict_on_batch(left), atol=1e-6)
-    again = np.load(tmp_path / "extended.npy")
-    np.testing.assert_allclose(again, extended.predict_on_batch(left), atol=1e-6)
-    np.testing.assert_allclose(
-        np.load(tmp_path / "pair.npy"), np.linalg.norm(a - b, axis=1), atol=1e-5
-    )
-    matrix = np.linalg.norm(a[:, None] - b[None], axis=2)
-    np.testing.assert_allclose(np.load(tmp_path / "all.npy"), matrix, atol=1e-5)
+def test_flip_averaged_embeddings_are_the_mean_of_both_views(base, rng):
+    x = images(rng, 3)
+    averaged = average_flipped(base, unit_length=True)
+    assert averaged.name == "base"
+    mean = base.predict_on_batch(x) + base.predict_on_batch(x[:, :, ::-1].copy())
+    plain = average_flipped(base, unit_length=False)
+    np.testing.assert_allclose(plain.predict_on_batch(x), mean / 2, atol=1e-6)
+    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    np.testing.assert_allclose(averaged.predict_on_batch(x), mean, atol=1e-6)
+    np.testing.assert_allclose(averaged(x), averaged(x[:, :, ::-1].copy()), atol=1e-6)
+    assert averaged.count_params() == base.count_params()
 
 
-def test_training_on_identical_images_leaves_finite_weights(rng):
-    base = build_base_model((8, 8, 1), filters=(2,), embedding_dim=3)
-    from siamese_keras.training.losses import ContrastiveLoss
+def test_flips_are_averaged_of_a_sequential_model_that_was_never_called(rng):
+    own = keras.Sequential(
+        [keras.Input((4, 5, 1)), keras.layers.Flatten(), keras.layers.Dense(2)], name="mine"
+    )
+    averaged = average_flipped(own, unit_length=False)
+    x = images(rng, 3, (4, 5, 1)).astype(np.float32)
+    mean = (own.predict_on_batch(x) + own.predict_on_batch(x[:, :, ::-1].copy())) / 2
+    np.testing.assert_allclose(averaged.predict_on_batch(x), mean, rtol=1e-4)
 
-    outer = build_outer_model(base)
-    outer.compile("sgd", ContrastiveLoss(1.0))
-    same = images(rng, 4, (8, 8, 1))
-    outer.fit({"left": same, "right": same}, np.zeros(4, np.float32), epochs=2, verbose=0)
-    assert all(np.isfinite(weight).all() for weight in outer.get_weights())
+
+def test_kept_features_stand_beside_the_embedding_with_their_length(base, rng):
+    x = images(rng, 3)
+    embedding = base.predict_on_batch(x)
+    kept = keep_features(base, 0.5, unit_length=False)
+    assert kept.name == "base"
+    assert kept.output_shape == (None, 12)
+    whole = kept.predict_on_batch(x)
+    np.testing.assert_allclose(whole[:, :6], embedding, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(whole[:, 6:], axis=1), 0.5, atol=1e-6)
+    assert np.ptp(whole[:, 6:], axis=0).max() > 1e-3  # they tell images apart
+    unit = keep_features(base, 0.5, unit_length=True).predict_on_batch(x)
+    np.testing.assert_allclose(unit[:, :6], embedding / 1.25**0.5, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-6)
+
+
+def test_the_projection_is_saved_but_not_trained(base):
+    kept = keep_features(base, 0.5, unit_length=True)
+    assert len(kept.trainable_weights) == len(base.trainable_weights)
+    assert len(kept.weights) == len(base.weights) + 1
+
+
+def test_a_base_model_is_extended_only_when_asked_to(base, rng):
+    x = images(rng, 3)
+    options = {"kept_features": 0.0, "flip_averaging": False, "unit_length": True}
+    assert extend_base_model(base, **options) is base
+    both = extend_base_model(base, **{**options, "kept_features": 0.5, "flip_averaging": True})
+    embedded = both.predict_on_batch(x)
+    assert embedded.shape == (3, 12)
+    np.testing.assert_allclose(embedded, both(x[:, :, ::-1].copy()), atol=1e-6)
+    averaged = average_flipped(base, unit_length=True).predict_on_batch(x)
+    kept = embedded[:, :6] / np.linalg.norm(embedded[:, :6], axis=1, keepdims=True)
+    np.testing.assert_allclose(kept, averaged, atol=1e-5)
+
+
+def test_features_without_convolutions_are_refused():
+    with pytest.raises(ArgumentError, match=r"`kept_features`.*cnn or resnet.*kept_features=0\.5"):
+        build_base_model((28, 28, 1), architecture="mlp", kept_features=0.5)
+    with pytest.raises(ArgumentError, match=r"`kept_features`.*cnn or resnet.*mlp"):
+        Config(architecture="mlp", kept_features=0.5)
