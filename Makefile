@@ -9,7 +9,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := setup.cfg pyproject.toml siamese_keras/__init__.py
+SOURCES := setup.cfg pyproject.toml siamese_keras/_version.py
 
 .PHONY: train test lint data hooks clean
 .DELETE_ON_ERROR:

@@ -1,4 +1,4 @@
-"""What `model.fit` shows of pairs, and the warnings when training goes wrong."""
+"""Callbacks of the training: warnings, the history file, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -6,83 +6,15 @@ import signal
 import threading
 import types
 import warnings
+from pathlib import Path
 from typing import Any
 
 import keras
-from keras import ops
+
+from siamese_keras.files import write_columns
 
 
-@keras.saving.register_keras_serializable(package="siamese_keras")
-class PairAccuracy(keras.metrics.Metric):
-    """Mean of the accuracies on same and on different pairs, however many there are of each.
-
-    Args:
-        threshold: Distance at which the decision flips.
-        name: Name of the metric.
-    """
-
-    def __init__(self, threshold: float, name: str = "pair_accuracy", **kwargs: Any):
-        super().__init__(name=name, **kwargs)
-        self.threshold = threshold
-        # Rows: same, different. Columns: right decisions, pairs.
-        self.counts = self.add_weight(shape=(2, 2), initializer="zeros", name="counts")
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Count the pairs of a batch: label and distance, both of one shape."""
-        different = ops.cast(y_true, "float32")
-        right = ops.cast(ops.equal(y_pred > self.threshold, different > 0.5), "float32")
-        same = 1.0 - different
-        self.counts.assign_add(
-            ops.stack(
-                [
-                    ops.stack([ops.sum(right * same), ops.sum(same)]),
-                    ops.stack([ops.sum(right * different), ops.sum(different)]),
-                ]
-            )
-        )
-
-    def result(self) -> Any:
-        """Return the balanced accuracy so far, in [0, 1]."""
-        return ops.mean(self.counts[:, 0] / ops.maximum(self.counts[:, 1], 1.0))
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this metric again."""
-        return {**super().get_config(), "threshold": self.threshold}
-
-
-@keras.saving.register_keras_serializable(package="siamese_keras")
-class MeanDistance(keras.metrics.Mean):
-    """Mean distance of the pairs with one label.
-
-    Args:
-        different: The label: 1.0 for different pairs, 0.0 for same pairs.
-        name: Name of the metric.
-    """
-
-    def __init__(self, different: float, name: str, **kwargs: Any):
-        super().__init__(name=name, **kwargs)
-        self.different = different
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Add the pairs of a batch: label and distance, both of one shape."""
-        counted = ops.equal(ops.cast(y_true, "float32"), self.different)
-        super().update_state(y_pred, ops.cast(counted, "float32"))
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this metric again."""
-        return {**super().get_config(), "different": self.different}
-
-
-def pair_metrics(margin: float, positive_margin: float) -> list[keras.metrics.Metric]:
-    """Make the metrics of `model.compile`; the accuracy is that midway between the margins."""
-    return [
-        PairAccuracy(threshold=(margin + positive_margin) / 2),
-        MeanDistance(0.0, name="same_distance"),
-        MeanDistance(1.0, name="different_distance"),
-    ]
-
-
-class TrainingWarnings(keras.callbacks.Callback):
+class CollapseMonitor(keras.callbacks.Callback):
     """Warn once when the labels look inverted or the embedding collapses.
 
     Args:
@@ -95,7 +27,7 @@ class TrainingWarnings(keras.callbacks.Callback):
         self.warned = False
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Judge the mean distances of the epoch."""
+        """Check the mean distances of the epoch."""
         logs = logs or {}
         prefix = "val_" if "val_same_distance" in logs else ""
         same, different = logs[f"{prefix}same_distance"], logs[f"{prefix}different_distance"]
@@ -114,21 +46,40 @@ class TrainingWarnings(keras.callbacks.Callback):
         self.warned = True
 
 
-class StopOnInterrupt(keras.callbacks.Callback):
-    """Let the first Ctrl-C end `fit` after the batch at hand; the second one acts as ever.
+class HistoryFile(keras.callbacks.Callback):
+    """Write the figures of every epoch into a CSV file, which is whole at any time.
 
-    A context manager around `fit`. An exception in the midst of it could be raised, and lost, in
-    any code of Keras; a flag is looked at where it is safe to stop. What came of the epoch so far
-    is validated as a whole epoch is. Outside the main thread, which alone may handle signals, and
-    where interrupts are ignored, nothing changes.
+    Args:
+        path: The file. It is replaced after each epoch.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path = path
+        self.columns: dict[str, list[float]] = {}
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Add a row and write the file."""
+        for name, value in (logs or {}).items():
+            self.columns.setdefault(name, []).append(float(value))
+        write_columns(self.path, self.columns)
+
+
+class StopOnInterrupt(keras.callbacks.Callback):
+    """Let the first Ctrl-C end `fit` after the current batch; the second one acts as usual.
+
+    A context manager around `fit`. An exception raised in between could be lost in any code of
+    Keras; a flag is read where it is safe to stop. The unfinished epoch is validated like a whole
+    one. Outside the main thread, which alone may handle signals, and where interrupts are ignored,
+    nothing changes.
 
     Attributes:
-        interrupted: Whether there was a Ctrl-C.
+        requested: Whether there was a Ctrl-C.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.interrupted = False
+        self.requested = False
         self._previous: Any = None
 
     def __enter__(self) -> StopOnInterrupt:
@@ -142,11 +93,18 @@ class StopOnInterrupt(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Ask `fit` to stop."""
-        if self.interrupted:
+        self._stop_if_requested()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Ask `fit` to stop: the interrupt may have come during validation."""
+        self._stop_if_requested()
+
+    def _stop_if_requested(self) -> None:
+        if self.requested:
             self.model.stop_training = True
 
     def _handle(self, number: int, frame: types.FrameType | None) -> None:
-        self.interrupted = True
+        self.requested = True
         self._restore()
 
     def _restore(self) -> None:

@@ -1,4 +1,4 @@
-"""Contrastive loss: same pairs are pulled together, different pairs pushed beyond a margin."""
+"""Contrastive loss: pulls same pairs together and pushes different pairs beyond a margin."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from typing import Any
 import keras
 from keras import ops
 
-WEIGHTINGS = ("uniform", "balanced", "active")
+from siamese_keras.config import Weighting
+from siamese_keras.errors import ArgumentError, check_choice
 
 
 def _check_margins(margin: float, positive_margin: float) -> None:
     if not margin > 0:
-        raise ValueError(f"`margin` must be positive. Received: margin={margin}")
+        raise ArgumentError(f"`margin` must be positive. Received: margin={margin}")
     if not 0 <= positive_margin < margin:
-        raise ValueError(
+        raise ArgumentError(
             "`positive_margin` must be at least 0 and less than `margin`. Received: "
             f"positive_margin={positive_margin}, margin={margin}"
         )
 
 
+@keras.saving.register_keras_serializable(package="siamese_keras")
 def contrastive_loss(
     different: Any, distance: Any, margin: float = 1.0, positive_margin: float = 0.0
 ) -> Any:
@@ -39,7 +41,7 @@ def contrastive_loss(
         float32 of the same shape: the loss of each pair, not reduced.
 
     Raises:
-        ValueError: When the shapes differ or a margin is out of range.
+        ArgumentError: When the shapes differ or a margin is out of range.
 
     Example:
         >>> contrastive_loss([0.0, 1.0], [0.5, 0.5], margin=2.0)  # 0.5**2 and (2 - 0.5)**2
@@ -63,7 +65,7 @@ def _check_shapes(different: tuple[int | None, ...], distance: tuple[int | None,
     if len(different) != len(distance) or any(
         a != b for a, b in zip(different, distance, strict=True) if a is not None and b is not None
     ):
-        raise ValueError(
+        raise ArgumentError(
             "`different` and `distance` must have the same shape. Received: "
             f"different.shape={tuple(different)}, distance.shape={tuple(distance)}"
         )
@@ -74,17 +76,23 @@ class ContrastiveLoss(keras.losses.Loss):
     """`contrastive_loss` for `model.compile`.
 
     Args:
-        margin: As `contrastive_loss`.
-        positive_margin: As `contrastive_loss`.
-        weighting: What the loss of a batch is the mean of. `"uniform"`: all its pairs alike;
-            `"balanced"`: the mean of its same pairs and that of its different ones, however many
-            there are of each; `"active"`: likewise, of those pairs alone that cost something, so
-            that the last hard pairs weigh as much as the many at first.
+        margin: As in `contrastive_loss`.
+        positive_margin: As in `contrastive_loss`.
+        weighting: Which pairs the loss of a batch is the mean of. `"uniform"`: all pairs.
+            `"balanced"`: half the mean over the same pairs plus half the mean over the different
+            pairs, however many there are of each. `"nonzero"`: like balanced, but only over pairs
+            whose loss is not 0, so that the last hard pairs weigh as much as the many at first.
         reduction: As in `keras.losses.Loss`.
         name: Name of the loss.
+        dtype: As in `keras.losses.Loss`.
 
     Raises:
-        ValueError: When a margin is out of range or `weighting` is unknown.
+        ArgumentError: When a margin is out of range or `weighting` is unknown.
+
+    Example:
+        >>> outer = build_outer_model(base_model)
+        >>> outer.compile("adam", ContrastiveLoss(margin=1.0))
+        >>> outer.fit({"left": left, "right": right}, different)
     """
 
     def __init__(
@@ -92,39 +100,38 @@ class ContrastiveLoss(keras.losses.Loss):
         margin: float = 1.0,
         positive_margin: float = 0.0,
         *,
-        weighting: str = "uniform",
+        weighting: Weighting = "uniform",
         reduction: str = "sum_over_batch_size",
         name: str = "contrastive_loss",
+        dtype: Any = None,
     ):
-        super().__init__(reduction=reduction, name=name)
+        super().__init__(reduction=reduction, name=name, dtype=dtype)
         _check_margins(margin, positive_margin)
-        if weighting not in WEIGHTINGS:
-            raise ValueError(
-                f"`weighting` must be one of {', '.join(WEIGHTINGS)}. Received: {weighting!r}"
-            )
+        check_choice("weighting", weighting, Weighting)
         self.margin = margin
         self.positive_margin = positive_margin
         self.weighting = weighting
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Return the loss of each pair, weighted; shapes as `contrastive_loss`."""
+        """Return the weighted loss of each pair; shapes as in `contrastive_loss`."""
         losses = contrastive_loss(y_true, y_pred, self.margin, self.positive_margin)
         if self.weighting == "uniform":
             return losses
         different = ops.cast(y_true, "float32")
         num_pairs = ops.cast(ops.size(different), "float32")
         kinds = [different, 1.0 - different]
-        if self.weighting == "active":
-            active = ops.cast(losses > 0, "float32")
-            kinds = [kind * active for kind in kinds]
-        # A batch without pairs of one kind has nothing to weigh there: 1 avoids 0 / 0.
+        if self.weighting == "nonzero":
+            nonzero = ops.cast(losses > 0, "float32")
+            kinds = [kind * nonzero for kind in kinds]
+        # A batch may have no pairs of one kind: 1 avoids 0 / 0.
         weight = sum(0.5 * num_pairs * kind / ops.maximum(ops.sum(kind), 1.0) for kind in kinds)
         return losses * weight
 
     def get_config(self) -> dict[str, Any]:
-        """Return the arguments that make this loss again."""
+        """Return the arguments of this loss."""
         return {
             **super().get_config(),
+            "dtype": self.dtype,  # which Keras leaves out
             "margin": self.margin,
             "positive_margin": self.positive_margin,
             "weighting": self.weighting,

@@ -1,4 +1,4 @@
-"""Computing convolutions in bfloat16, on processors that do."""
+"""Convolutions in bfloat16, on processors that support it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _CPU_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Return whether the processor multiplies bfloat16 numbers itself.
 
-    Elsewhere they would be converted there and back, which takes longer than float32.
+    Other processors convert them to float32 and back, which takes longer than float32.
 
     Args:
-        cpuinfo: Where Linux lists what the processor can do. False on other systems.
+        cpuinfo: The file in which Linux lists what the processor supports.
     """
     try:
         lines = cpuinfo.read_text().splitlines()
@@ -30,17 +30,17 @@ def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 @contextlib.contextmanager
 def bfloat16_convolutions(wanted: bool) -> Iterator[bool]:
-    """Let TensorFlow compute convolutions and matrix products in bfloat16 within the block.
+    """Compute convolutions and matrix products in bfloat16 within the block.
 
     Weights, sums, distances and the loss stay float32, and so does all that is computed after the
     block. TensorFlow rewrites the graph of a function when it first runs: a model that was fitted
     within the block keeps that graph for `fit` alone.
 
     Args:
-        wanted: Whether to, where the processor can.
+        wanted: Whether to do so, if the processor supports it.
 
     Yields:
-        Whether it is done.
+        Whether bfloat16 is used.
     """
     options = tf.config.optimizer
     before = options.get_experimental_options().get(_REWRITER, False)

@@ -1,11 +1,12 @@
 import dataclasses
 
+import keras
 import pytest
 import tensorflow as tf
 from helpers.tiny import TINY
 
-from siamese_keras import train as training
-from siamese_keras.training import mixed_precision as precision
+from siamese_keras import fit
+from siamese_keras.training import mixed_precision
 from siamese_keras.training.mixed_precision import bfloat16_convolutions, has_bfloat16
 
 KEY = "auto_mixed_precision_onednn_bfloat16"
@@ -38,7 +39,7 @@ def test_a_system_without_such_a_list_computes_in_float32(tmp_path):
 @pytest.mark.parametrize("possible", [True, False])
 @pytest.mark.parametrize("wanted", [True, False])
 def test_the_rewriter_is_on_within_the_block_alone(monkeypatch, wanted, possible):
-    monkeypatch.setattr(precision, "has_bfloat16", lambda: possible)
+    monkeypatch.setattr(mixed_precision, "has_bfloat16", lambda: possible)
     with pytest.raises(RuntimeError), bfloat16_convolutions(wanted) as done:
         assert done is (wanted and possible)
         assert rewriter_is_on() is done
@@ -47,16 +48,16 @@ def test_the_rewriter_is_on_within_the_block_alone(monkeypatch, wanted, possible
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_training_computes_as_the_settings_say_and_notes_it(sample, tmp_path, monkeypatch, wanted):
+def test_training_computes_as_the_settings_say_and_notes_it(sample, wanted):
     seen = []
 
-    class Watch(training.keras.callbacks.Callback):
+    class Watch(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             seen.append(rewriter_is_on())
 
-    config = dataclasses.replace(TINY, epochs=1, bfloat16=wanted)
-    run = training.train(config, tmp_path / "run", sample, callbacks=[Watch()], verbose=0)
+    config = dataclasses.replace(TINY, architecture="mlp", epochs=1, bfloat16=wanted)
+    verifier = fit(sample, config, callbacks=[Watch()], verbose=0)
     done = wanted and has_bfloat16()
-    assert run.training["bfloat16"] is done
+    assert verifier.training["bfloat16"] is done
     assert set(seen) == {done}
     assert not rewriter_is_on()

@@ -1,115 +1,427 @@
 import dataclasses
-import json
-import os
-import re
+import functools
+import math
 import signal
-import subprocess
-import sys
-import threading
 
 import keras
 import numpy as np
 import pytest
-from helpers.tiny import SAMPLE, TINY
+from helpers.tiny import TINY
 
-from siamese_keras import train as training
-from siamese_keras.config import PRESETS
-from siamese_keras.data.datasets import Dataset, Split
-from siamese_keras.errors import DataError
-from siamese_keras.evaluate import load_run_dataset
-from siamese_keras.train import main, train
-from siamese_keras.training.optimizer import build_optimizer
-from siamese_keras.verifier import Run, embed, read_history, replacing
+from siamese_keras import PRESETS, Config, Dataset, SiameseKerasError, fit, load_verifier
+from siamese_keras.data.splits import Split
+from siamese_keras.errors import ArgumentError, DataError, ModelError, TrainingError
+from siamese_keras.files import read_columns
 
-TINY_OPTIONS = [
-    "--dataset", "idx", "--data-dir", str(SAMPLE), "--validation-size", "100", "--batch-size", "50",
-    "--filters", "4,8", "--embedding-dim", "8",
-]  # fmt: skip
+SHORT = dataclasses.replace(TINY, epochs=1)
+STEPS = 5  # of an epoch of TINY: 500 train images, 50 left and 50 right ones in a batch
 
 
-def program(module, *arguments):
-    """Run a program of the package as a user does."""
-    # This process has set the variable; a user has not.
-    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
-    return subprocess.run(
-        [sys.executable, "-m", f"siamese_keras.{module}", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=180,
-        env=environment,
+class Record(keras.callbacks.Callback):
+    """Note whether a training begins, and the learning rate of each step."""
+
+    def __init__(self):
+        super().__init__()
+        self.began = False
+        self.rates = []
+
+    def on_train_begin(self, logs=None):
+        self.began = True
+        self.optimizer = self.model.optimizer
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.rates.append(float(self.model.optimizer.learning_rate))
+
+
+def own_model(shape=(28, 28, 1), *, scale=1 / 255):
+    keras.utils.set_random_seed(0)
+    image = keras.Input(shape, name="x")
+    x = keras.layers.Flatten()(keras.layers.Rescaling(scale)(image))
+    return keras.Model(image, keras.layers.Dense(4)(x), name="mine")
+
+
+def sequential_model():
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Flatten(),
+            keras.layers.Dense(4),
+        ]
     )
 
 
-def test_loss_falls_and_the_run_is_complete(tiny_run):
-    names = {path.name for path in tiny_run.path.iterdir()}
+def weights(verifier):
+    return np.concatenate([weight.ravel() for weight in verifier.base_model.get_weights()])
+
+
+def test_loss_falls_and_pairs_are_told_apart(sample):
+    # The mean over pairs that still cost something, as TINY has it, need not fall: as the model
+    # learns, these become few and hard.
+    history = fit(sample, dataclasses.replace(TINY, weighting="balanced"), verbose=0).history
+    assert history["loss"][-1] < 0.75 * history["loss"][0]
+    assert history["val_loss"][-1] < history["val_loss"][0]
+
+
+def test_the_run_is_complete(tiny, tiny_run):
+    names = {path.name for path in tiny_run.iterdir()}
     assert {"config.json", "model.json", "base.keras", "outer.keras", "history.csv"} <= names
-    history = read_history(tiny_run.path / "history.csv")
-    assert len(history["loss"]) == TINY.epochs == tiny_run.training["epochs"]
-    # The mean over the pairs that still cost something falls less than the one over all.
-    assert history["loss"][-1] < 0.9 * history["loss"][0]
-    assert history["pair_accuracy"][-1] > 0.6
-    assert history["val_different_distance"][-1] > 1.3 * history["val_same_distance"][-1]
     assert not [name for name in names if name.startswith(".")]
+    assert read_columns(tiny_run / "history.csv") == tiny.history
+    assert {len(values) for values in tiny.history.values()} == {TINY.epochs}
+    assert tiny.history["midpoint_accuracy"][-1] > 0.75
+    assert tiny.history["val_midpoint_accuracy"][-1] > 0.7
+    different, same = (tiny.history[f"val_{kind}_distance"][-1] for kind in ("different", "same"))
+    assert different > 1.3 * same
 
 
-def test_a_run_is_loaded_as_it_was_saved(tiny_run, sample):
-    loaded = Run.load(tiny_run.path)
-    assert loaded.config == tiny_run.config
-    assert loaded.classifier == tiny_run.classifier
-    assert loaded.class_names == tiny_run.class_names
-    np.testing.assert_allclose(
-        embed(loaded.base, sample.test.images), embed(tiny_run.base, sample.test.images), atol=1e-6
+def test_the_verifier_tells_what_it_was_trained_on(tiny, sample):
+    assert tiny.config == TINY
+    assert (tiny.name, tiny.class_names) == (sample.name, sample.class_names)
+    assert tiny.training["data"] == sample.fingerprint
+    assert tiny.training["images"] == {"train": 500, "validation": 100, "test": 200}
+    assert tiny.training["epochs"] == TINY.epochs
+    assert tiny.training["interrupted"] is False
+    assert tiny.training["fit_seconds"] > 0
+
+
+def test_without_a_run_dir_nothing_is_written(sample, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    verifier = fit(sample, SHORT, base_model=own_model(), verbose=0)
+    assert list(tmp_path.iterdir()) == []
+    assert verifier.calibration is not None
+    assert verifier.embed(sample.test.images[0]).shape == (4,)
+
+
+def test_run_dir_may_be_a_text(sample, tmp_path):
+    run_dir = tmp_path / "new" / "run"
+    verifier = fit(
+        sample, SHORT, base_model=own_model(), run_dir=str(run_dir), tensorboard=True, verbose=0
     )
-    base = keras.models.load_model(tiny_run.path / "base.keras")
-    np.testing.assert_allclose(
-        embed(base, sample.test.images), embed(tiny_run.base, sample.test.images), atol=1e-6
-    )
+    again = load_verifier(run_dir)
+    assert again.calibration == verifier.calibration
+    assert again.history == verifier.history
+    assert list((run_dir / "tensorboard").rglob("events.out.tfevents.*"))
 
 
-def test_the_same_seed_trains_the_same_weights(sample, tmp_path):
-    config = dataclasses.replace(TINY, epochs=1)
-    first, again, other = (
-        train(dataclasses.replace(config, seed=seed), tmp_path / name, sample, verbose=0)
-        for name, seed in (("first", 1), ("again", 1), ("other", 2))
-    )
-    weights = [
-        np.concatenate([w.ravel() for w in r.base.get_weights()]) for r in (first, again, other)
-    ]
-    np.testing.assert_allclose(weights[0], weights[1], atol=1e-6)
-    assert np.abs(weights[0] - weights[2]).max() > 1e-3
+def test_tensorboard_logs_need_a_run_dir(sample):
+    with pytest.raises(ArgumentError, match="`tensorboard` needs a `run_dir`"):
+        fit(sample, SHORT, tensorboard=True)
 
 
-def test_the_step_is_traced_once(sample, tmp_path, monkeypatch):
-    traced = []
-    step = keras.Model.train_step
-    monkeypatch.setattr(
-        keras.Model, "train_step", lambda model, data: traced.append(model) or step(model, data)
-    )
-    train(dataclasses.replace(TINY, epochs=1), tmp_path / "run", sample, verbose=0)
-    assert len(traced) == 1
+def test_callbacks_are_called(sample):
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append((epoch, logs["val_loss"]))
+
+    verifier = fit(sample, SHORT, base_model=own_model(), callbacks=[Watch()], verbose=0)
+    assert seen == [(0, pytest.approx(verifier.history["val_loss"][0]))]
 
 
-# After so few steps the averages that batch normalisation keeps are far from those of the images.
+# After so few steps the averages that batch normalization keeps are far from those of the images.
 @pytest.mark.filterwarnings("ignore:The embedding collapses")
 @pytest.mark.parametrize("preset", sorted(PRESETS))
-def test_every_preset_trains(preset, sample, tmp_path):
+def test_every_preset_trains(preset, sample):
     config = dataclasses.replace(
         PRESETS[preset], dataset="idx", validation_size=100, epochs=1, batch_size=64
     )
-    run = train(config, tmp_path / "run", sample, verbose=0)
-    assert np.isfinite(read_history(run.path / "history.csv")["val_loss"]).all()
+    verifier = fit(sample, config, verbose=0)
+    assert np.isfinite(verifier.history["val_loss"]).all()
+
+
+def test_a_preset_is_trained_by_its_name(sample):
+    named = fit(sample, "open-set", base_model=own_model(), verbose=0)
+    assert named.config == PRESETS["open-set"]
+    default = fit(sample, base_model=own_model(), verbose=0)
+    assert default.config == PRESETS["fast"] == Config()
+    assert default.training["epochs"] == Config().epochs
+
+
+def test_an_unknown_preset_is_refused_with_the_known_ones(sample):
+    with pytest.raises(ArgumentError) as refused:
+        fit(sample, "quick")
+    assert str(refused.value) == (
+        "`config` must be a `Config` or one of fast, best, open-set, classic-mlp, classic-cnn. "
+        "Received: 'quick'"
+    )
+
+
+def test_the_same_seed_trains_the_same_weights(sample):
+    config = dataclasses.replace(SHORT, architecture="mlp")
+    first = fit(sample, dataclasses.replace(config, seed=1), verbose=0)
+    again = fit(sample, config, seed=1, verbose=0)
+    other = fit(sample, config, seed=2, verbose=0)
+    assert first.config == again.config == dataclasses.replace(config, seed=1)
+    np.testing.assert_allclose(weights(first), weights(again), atol=1e-6)
+    assert np.abs(weights(first) - weights(other)).max() > 1e-3
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_a_seed_out_of_range_is_refused(sample, seed):
+    with pytest.raises(ArgumentError, match=rf"`seed` must be at .* Received: seed={seed}"):
+        fit(sample, SHORT, seed=seed)
+
+
+def test_the_schedule_spans_the_whole_training(sample):
+    record = Record()
+    config = dataclasses.replace(TINY, epochs=2, optimizer="adam", learning_rate=0.01)
+    fit(sample, config, base_model=own_model(), callbacks=[record], verbose=0)
+    assert type(record.optimizer) is keras.optimizers.Adam
+    # 10 steps: two of warm-up, then a cosine over eight, the last of which begins at 7/8 of it.
+    assert record.rates[:3] == pytest.approx([0.0004, 0.0052, 0.01])
+    assert record.rates[-1] == pytest.approx(0.01 * (1 + math.cos(math.pi * 7 / 8)) / 2, rel=1e-4)
+
+
+def test_pairs_and_optimizer_are_those_of_the_settings(sample):
+    record = Record()
+    config = dataclasses.replace(
+        SHORT, pairs="classic", optimizer="rmsprop", schedule="constant", learning_rate=0.002
+    )
+    fit(sample, config, base_model=own_model(), callbacks=[record], verbose=0)
+    assert type(record.optimizer) is keras.optimizers.RMSprop
+    # The first 49 of the 50 images of each of ten classes, each in two pairs; batches of 50 pairs.
+    assert record.rates == pytest.approx([0.002] * (10 * 49 * 2 // 50))
+
+
+@pytest.fixture(scope="module")
+def frozen(sample):
+    """Train a model whose weights hardly move: what the history shows is due to the pairs."""
+
+    @functools.cache
+    def train(**settings):
+        config = dataclasses.replace(SHORT, learning_rate=1e-12, margin=1.6, **settings)
+        return fit(sample, config, base_model=own_model(), verbose=0)
+
+    return train
+
+
+def test_training_images_are_augmented_and_validation_images_are_not(frozen):
+    plain, augmented = frozen().history, frozen(augment="flip-shift").history
+    assert augmented["contrastive_loss"] != pytest.approx(plain["contrastive_loss"], rel=1e-3)
+    assert augmented["val_contrastive_loss"] == pytest.approx(plain["val_contrastive_loss"])
+
+
+def test_validation_pairs_do_not_depend_on_the_seed(frozen):
+    first, other = frozen(), frozen(seed=1)
+    assert first.history["contrastive_loss"] != pytest.approx(
+        other.history["contrastive_loss"], rel=1e-3
+    )
+    for name in ("val_loss", "val_contrastive_loss", "val_midpoint_accuracy"):
+        assert first.history[name] == pytest.approx(other.history[name])
+    assert first.calibration.threshold == pytest.approx(other.calibration.threshold, rel=1e-5)
+    assert first.calibration.slope == pytest.approx(other.calibration.slope, rel=1e-5)
+
+
+def test_the_loss_is_that_of_the_settings(frozen):
+    uniform = frozen(weighting="uniform").history
+    others = frozen(weighting="balanced").history, frozen().history  # nonzero
+    assert uniform["val_loss"] == pytest.approx(uniform["val_contrastive_loss"], rel=1e-5)
+    for history in others:
+        assert history["val_contrastive_loss"] == pytest.approx(uniform["val_contrastive_loss"])
+        assert history["val_loss"] != pytest.approx(uniform["val_loss"], rel=1e-2)
+
+
+def test_the_step_is_traced_once(sample):
+    """Tracing takes longer than the steps of a small model."""
+    calls = []
+
+    class Counted(keras.layers.Layer):
+        def call(self, x, training=None):
+            if training:
+                calls.append(x.shape)  # when traced, not at every step
+            return x
+
+    image = keras.Input((28, 28, 1))
+    x = keras.layers.Dense(4)(keras.layers.Flatten()(Counted()(image)))
+    fit(sample, SHORT, base_model=keras.Model(image, x), verbose=0)
+    assert len(calls) == 2  # left and right
+
+
+def test_a_base_model_of_the_users_own_is_trained_saved_and_exported(sample, tmp_path):
+    own = own_model()
+    before = own.get_weights()
+    verifier = fit(sample, SHORT, base_model=own, run_dir=tmp_path / "run", verbose=0)
+    assert verifier.base_model is own
+    assert max(np.abs(a - b).max() for a, b in zip(before, own.get_weights(), strict=True)) > 1e-3
+    x = sample.test.images[:20]
+    embedded = verifier.embed(x)
+    np.testing.assert_allclose(embedded, own.predict(x.astype(np.float32), verbose=0), atol=1e-5)
+    for path in (tmp_path / "run", verifier.export(tmp_path / "models" / "own")):
+        np.testing.assert_allclose(load_verifier(path).embed(x), embedded, atol=1e-5)
+
+
+def test_flip_averaging_extends_a_sequential_model_of_the_users_own(sample, tmp_path):
+    config = dataclasses.replace(SHORT, flip_averaging=True)
+    verifier = fit(
+        sample, config, base_model=sequential_model(), run_dir=tmp_path / "run", verbose=0
+    )
+    x = sample.test.images[:20]
+    embedded = verifier.embed(x)
+    np.testing.assert_allclose(verifier.embed(x[:, :, ::-1].copy()), embedded, atol=1e-5)
+    np.testing.assert_allclose(load_verifier(tmp_path / "run").embed(x), embedded, atol=1e-5)
+
+
+def two_images_to_embedding():
+    images = [keras.Input((28, 28, 1)), keras.Input((28, 28, 1))]
+    x = keras.layers.Flatten()(keras.layers.Concatenate()(images))
+    return keras.Model(images, keras.layers.Dense(2)(x))
+
+
+def unbuilt_model():
+    return keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(4)])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: own_model((14, 14, 1)), lambda: own_model((28, 28, 3)), two_images_to_embedding,
+     unbuilt_model],
+)  # fmt: skip
+def test_a_base_model_of_other_images_is_refused(sample, make):
+    record = Record()
+    with pytest.raises(ArgumentError, match=r"`base_model` must .* \(28, 28, 1\).* Received: "):
+        fit(sample, SHORT, base_model=make(), callbacks=[record], verbose=0)
+    assert not record.began
+
+
+def test_a_base_model_without_a_vector_per_image_is_refused(sample):
+    image = keras.Input((28, 28, 1))
+    record = Record()
+    with pytest.raises(ModelError, match=r"to \[batch, embedding_dim\]. Received: "):
+        fit(
+            sample,
+            SHORT,
+            base_model=keras.Model(image, keras.layers.Conv2D(2, 3)(image)),
+            callbacks=[record],
+            verbose=0,
+        )
+    assert not record.began
+
+
+def test_a_base_model_without_features_to_keep_is_refused_before_training(sample):
+    record = Record()
+    config = dataclasses.replace(SHORT, kept_features=0.5)
+    with pytest.raises(ArgumentError, match="`kept_features` needs"):
+        fit(sample, config, base_model=own_model(), callbacks=[record], verbose=0)
+    assert not record.began
+
+
+def test_a_run_with_extended_embeddings_is_saved_as_it_is(sample, tmp_path):
+    config = dataclasses.replace(
+        SHORT,
+        architecture="resnet",
+        kept_features=0.5,
+        flip_averaging=True,
+    )
+    verifier = fit(sample, config, run_dir=tmp_path / "run", verbose=0)
+    x = sample.test.images[:20]
+    embedded = verifier.embed(x)
+    assert embedded.shape == (20, 2 * TINY.embedding_dim)
+    np.testing.assert_allclose(embedded, verifier.embed(x[:, :, ::-1].copy()), atol=1e-5)
+    np.testing.assert_allclose(load_verifier(tmp_path / "run").embed(x), embedded, atol=1e-6)
+
+
+def test_a_run_dir_that_is_not_empty_is_refused_before_training(sample, tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    record = Record()
+    with pytest.raises(ArgumentError, match=r"`run_dir` must be a new or empty folder\. Received"):
+        fit(sample, TINY, run_dir=tmp_path, callbacks=[record], verbose=0)
+    assert not record.began
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_a_test_set_that_cannot_be_scored_is_refused_before_training(sample, tmp_path):
+    one = np.flatnonzero(sample.test.labels == 4)[:1]
+    lonely = sample.test.take(np.append(np.flatnonzero(sample.test.labels != 4), one))
+    dataset = dataclasses.replace(sample, test=lonely)
+    record = Record()
+    with pytest.raises(DataError, match="Class '4' has one image"):
+        fit(dataset, TINY, run_dir=tmp_path / "run", callbacks=[record], verbose=0)
+    assert not record.began
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_backend_of_keras_is_refused(sample, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(SiameseKerasError, match="KERAS_BACKEND is 'jax'"):
+        fit(sample, SHORT)
+
+
+def test_calibration_never_sees_test_pairs(sample, tiny):
+    """Permute the test labels: the calibration, and all else that is trained, stays."""
+    permuted = Split(sample.test.images, sample.test.labels[::-1].copy())
+    dataset = Dataset(sample.train, sample.validation, permuted, sample.class_names)
+    verifier = fit(dataset, TINY, verbose=0)
+    np.testing.assert_allclose(weights(verifier), weights(tiny), atol=1e-5)
+    assert verifier.calibration.threshold == pytest.approx(tiny.calibration.threshold, abs=1e-5)
+    assert verifier.calibration.slope == pytest.approx(tiny.calibration.slope, rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:The embedding collapses")
+@pytest.mark.parametrize(("scale", "message"), [(0.0, "collapsed"), (math.nan, "diverged")])
+def test_the_models_are_kept_when_there_is_nothing_to_calibrate(sample, tmp_path, scale, message):
+    own = own_model(scale=scale)
+    with pytest.raises(TrainingError, match=message):
+        fit(sample, SHORT, run_dir=tmp_path, base_model=own, verbose=0)
+    assert keras.models.load_model(tmp_path / "outer.keras").count_params() == own.count_params()
+    assert Config.load(tmp_path / "config.json") == SHORT
+    assert len(read_columns(tmp_path / "history.csv")["loss"]) == 1
+    with pytest.raises(ModelError, match=r"not the folder of a complete run: it has no model\.jso"):
+        load_verifier(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TINY,
+        PRESETS["classic-mlp"],
+        # Without batch normalization and dropout, distances are 0 in training as well.
+        dataclasses.replace(TINY, architecture="mlp"),
+    ],
+    ids=["fast", "classic-mlp", "mlp"],
+)
+def test_equal_images_train_without_nan(sample, config):
+    """Each class has one image many times over, and the first two classes have the same one."""
+    first = [np.flatnonzero(sample.train.labels == label)[0] for label in (0, 0, *range(2, 10))]
+
+    def repeated(number):
+        images = sample.train.images[np.repeat(first, number)]
+        return Split(images, np.repeat(np.arange(10), number))
+
+    dataset = Dataset(repeated(20), repeated(10), repeated(5), sample.class_names)
+    config = dataclasses.replace(config, epochs=2, batch_size=50)
+    verifier = fit(dataset, config, verbose=0)
+    assert np.isfinite(weights(verifier)).all()
+    for values in verifier.history.values():
+        assert np.isfinite(values).all()
+    images = dataset.test.images
+    found = verifier.compare(images[[0, 0]], images[[1, -1]])
+    assert found.distance[0] == pytest.approx(0, abs=1e-4)
+    assert np.isfinite(found.similarity).all()
+    assert found.similarity[0] > 0.5
 
 
 class Interrupt(keras.callbacks.Callback):
-    """Press Ctrl-C in the second epoch, `times` times."""
+    """Press Ctrl-C `times` times in the training batch or the validation batch after `step`."""
 
-    def __init__(self, times):
+    def __init__(self, step, *, times=1, in_validation=False):
         super().__init__()
-        self.times = times
+        self.step, self.times, self.in_validation = step, times, in_validation
+        self.pressed = False
 
     def on_train_batch_end(self, batch, logs=None):
-        if self.model.optimizer.iterations == 8:  # epochs have 5 steps
+        if not self.in_validation:
+            self._press()
+
+    def on_test_batch_end(self, batch, logs=None):
+        if self.in_validation and batch == 0:
+            self._press()
+
+    def _press(self):
+        if int(self.model.optimizer.iterations) == self.step:
+            self.pressed = True
             for _ in range(self.times):
                 signal.raise_signal(signal.SIGINT)
 
@@ -119,237 +431,80 @@ def interruptible():
     """Ctrl-C as in a terminal, also where the tests run in the background and ignore it."""
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     signal.signal(signal.SIGINT, previous)
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_an_interrupt_keeps_what_was_learnt(sample, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(training, "TrainingWarnings", lambda margin: Interrupt(times=1))
-    report = training.train_and_evaluate(TINY, tmp_path / "run", sample, data_dir=SAMPLE)
-    assert report is None
-    run = Run.load(tmp_path / "run")
-    assert run.training["interrupted"]
-    assert run.training["epochs"] == 2
-    out = capsys.readouterr().out
-    assert "interrupted in epoch 2 of 3; what was learnt is kept in" in out
-    assert f"python -m siamese_keras.evaluate {run.path} --data-dir {SAMPLE}" in out
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_an_ignored_interrupt_stays_ignored(sample, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "TrainingWarnings", lambda margin: Interrupt(times=1))
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        run = train(TINY, tmp_path / "run", sample, verbose=0)
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    assert not run.training["interrupted"]
-    assert run.training["epochs"] == TINY.epochs
+def test_an_interrupt_ends_the_training_after_the_batch_and_keeps_the_model(sample, tmp_path):
+    record = Record()
+    verifier = fit(
+        sample,
+        TINY,
+        base_model=own_model(),
+        run_dir=tmp_path,
+        callbacks=[Interrupt(STEPS + 3), record],
+        verbose=0,
+    )
+    assert len(record.rates) == STEPS + 3
+    assert verifier.training["interrupted"] is True
+    assert verifier.training["epochs"] == 2  # the unfinished one is validated like a whole one
+    assert len(verifier.history["val_loss"]) == 2
+    loaded = load_verifier(tmp_path)
+    assert loaded.training == verifier.training
+    assert loaded.history == verifier.history
+    x = sample.test.images[:10]
+    np.testing.assert_allclose(loaded.embed(x), verifier.embed(x), atol=1e-6)
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_a_second_interrupt_ends_at_once(sample, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "TrainingWarnings", lambda margin: Interrupt(times=2))
-    with pytest.raises(KeyboardInterrupt):
-        train(TINY, tmp_path / "run", sample, verbose=0)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_threshold_never_sees_test_pairs(sample, tiny_run, tmp_path):
-    """Permute the test labels: the classifier, and all else that is trained, stays."""
-    permuted = Split(sample.test.images, sample.test.labels[::-1].copy())
-    dataset = Dataset(sample.train, sample.validation, permuted, sample.class_names)
-    run = train(TINY, tmp_path / "run", dataset, verbose=0)
-    assert run.classifier.threshold == pytest.approx(tiny_run.classifier.threshold, abs=1e-5)
-    assert run.classifier.scale == pytest.approx(tiny_run.classifier.scale, rel=1e-4)
-
-
-def test_the_command_line_trains_scores_and_exports(tmp_path):
-    done = program(
-        "train", *TINY_OPTIONS, "--epochs", "1", "--run-dir", tmp_path / "run", "--export-dir",
-        tmp_path / "models",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # no start-up noise
-    report = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert f"{report['test']['accuracy']:.4f}" in done.stdout
-    assert (tmp_path / "models" / "idx" / "1" / "saved_model.pb").is_file()
-    figures = {path.name for path in (tmp_path / "run" / "figures").iterdir()}
-    assert {"history.png", "test-pairs.png", "worst-mistakes.png", "roc-and-det.png"} <= figures
-    again = program("evaluate", tmp_path / "run", "--data-dir", SAMPLE)
-    assert again.returncode == 0, again.stderr
-    repeated = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert repeated["test"]["roc_auc"] == pytest.approx(report["test"]["roc_auc"], abs=1e-6)
-
-
-def test_tensorboard_logs_are_written_when_asked(sample, tmp_path):
-    run = train(dataclasses.replace(TINY, epochs=1), tmp_path, sample, tensorboard=True, verbose=0)
-    assert list((run.path / "tensorboard").rglob("events.out.tfevents.*"))
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_ctrl_c_on_the_command_line_ends_with_a_run_and_status_130(tmp_path):
-    process = subprocess.Popen(
-        [
-            sys.executable, "-u", "-m", "siamese_keras.train", *TINY_OPTIONS, "--epochs", "2000",
-            "--run-dir", str(tmp_path / "run"),
-        ],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-    watchdog = threading.Timer(120, process.kill)
-    watchdog.start()
-    try:
-        for line in process.stdout:
-            if line.startswith("Epoch 3/"):
-                process.send_signal(signal.SIGINT)
-                break
-        out, err = process.communicate()
-    finally:
-        watchdog.cancel()
-        process.kill()
-    assert process.returncode == 130, err
-    assert "what was learnt is kept in" in out
-    assert Run.load(tmp_path / "run").training["interrupted"]
-
-
-def test_several_seeds_are_trained_and_summarised(tmp_path):
-    done = program("train", *TINY_OPTIONS, "--epochs", "1", "--seeds", "3,5", "--run-dir", tmp_path)
-    assert done.returncode == 0, done.stderr
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["seeds"] == [3, 5]
-    reports = [json.loads((tmp_path / f"seed-{s}" / "metrics.json").read_text()) for s in (3, 5)]
-    accuracies = [report["test"]["accuracy"] for report in reports]
-    assert summary["test"]["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
-    assert [Run.load(tmp_path / f"seed-{s}").config.seed for s in (3, 5)] == [3, 5]
-
-
-def test_settings_reach_optimizer_and_pipeline(sample, tmp_path, monkeypatch):
-    asked = []
-    pipeline = training.pair_pipeline
-
-    def recorded(kind, *arguments, **options):
-        asked.append((kind, options["batch_size"], options["augment"]))
-        return pipeline(kind, *arguments, **options)
-
-    built = []
-
-    def built_optimizer(*arguments, **options):
-        built.append((arguments, options))
-        return build_optimizer(*arguments, **options)
-
-    monkeypatch.setattr(training, "pair_pipeline", recorded)
-    monkeypatch.setattr(training, "build_optimizer", built_optimizer)
-    train(dataclasses.replace(TINY, epochs=1, augment="shift"), tmp_path / "run", sample, verbose=0)
-    assert asked == [
-        ("all", 50, "shift"),
-        ("all", 50, "none"),
-    ]  # validation images stay as they are
-    assert built == [(("adam", TINY.learning_rate), {"schedule": "one-cycle", "steps": 5})]
-
-
-def test_run_with_extended_embeddings_is_saved_as_it_was_scored(sample, tmp_path):
-    config = dataclasses.replace(
+def test_an_interrupt_during_validation_ends_the_training_without_another_batch(sample):
+    record = Record()
+    verifier = fit(
+        sample,
         TINY,
-        epochs=1,
-        architecture="residual",
-        augment="shift-erase",
-        features=0.5,
-        mirror=True,
+        base_model=own_model(),
+        callbacks=[Interrupt(STEPS, in_validation=True), record],
+        verbose=0,
     )
-    run = train(config, tmp_path / "run", sample, verbose=0)
-    x = sample.test.images[:20]
-    embedded = embed(run.base, x)
-    assert embedded.shape == (20, 2 * TINY.embedding_dim)
-    np.testing.assert_allclose(embedded, embed(run.base, x[:, :, ::-1].copy()), atol=1e-5)
-    np.testing.assert_allclose(embed(Run.load(tmp_path / "run").base, x), embedded, atol=1e-6)
+    assert len(record.rates) == STEPS
+    assert verifier.training["interrupted"] is True
+    assert verifier.training["epochs"] == 1
 
 
-def test_optimizers_follow_their_schedule():
-    constant = build_optimizer("rmsprop", 0.01, schedule="constant", steps=400)
-    assert isinstance(constant, keras.optimizers.RMSprop)
-    assert float(constant.learning_rate) == pytest.approx(0.01)
-    rate = build_optimizer("adam", 0.01, schedule="one-cycle", steps=400)._learning_rate
-    assert float(rate(0)) == pytest.approx(0.01 / 25)
-    assert float(rate(100)) == pytest.approx(0.01)
-    assert float(rate(400)) == pytest.approx(0, abs=1e-6)
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("in_validation", [False, True])
+def test_an_interrupt_after_the_last_step_finds_the_training_finished(sample, in_validation):
+    interrupt = Interrupt(2 * STEPS, in_validation=in_validation)
+    config = dataclasses.replace(TINY, epochs=2)
+    verifier = fit(sample, config, base_model=own_model(), callbacks=[interrupt], verbose=0)
+    assert interrupt.pressed
+    assert verifier.training["interrupted"] is False
+    assert verifier.training["epochs"] == 2
 
 
-def test_models_are_kept_when_there_is_no_threshold_to_fit(sample, tmp_path, monkeypatch):
-    def fail(*_, **__):
-        raise ValueError("no threshold")
-
-    monkeypatch.setattr(training, "fit_run_classifier", fail)
-    with pytest.raises(ValueError, match="no threshold"):
-        train(dataclasses.replace(TINY, epochs=1), tmp_path / "run", sample, verbose=0)
-    assert keras.models.load_model(tmp_path / "run" / "outer.keras").count_params() > 0
-
-
-def test_a_test_set_that_cannot_be_scored_is_refused_before_training(sample, tmp_path):
-    one = np.flatnonzero(sample.test.labels == 4)[:1]
-    lonely = sample.test.take(np.append(np.flatnonzero(sample.test.labels != 4), one))
-    dataset = dataclasses.replace(sample, test=lonely)
-    with pytest.raises(ValueError, match="Class '4' has one image"):
-        train(TINY, tmp_path / "run", dataset, verbose=0)
-    assert not (tmp_path / "run" / "history.csv").exists()
-
-
-def test_run_dir_must_be_new_or_empty(tmp_path, sample):
-    (tmp_path / "precious").write_text("mine")
-    with pytest.raises(ValueError, match=r"`run_dir` must be a new or empty folder\. Received: "):
-        train(TINY, tmp_path, sample, verbose=0)
-    assert (tmp_path / "precious").read_text() == "mine"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "message"),
-    [
-        (["--margin", "-1"], 2, "`margin` must be greater than 0. Received: margin=-1.0"),
-        (["--seeds", "0,9999999999"], 2, "`seed` must be at most 2147483647"),
-        (["--seeds", "1"], 2, "argument --seeds: expected two or more different seeds"),
-        (["--seeds", "0,1", "--seed", "3"], 2, "argument --seeds: not allowed with --seed"),
-        (["--nonsense"], 2, "unrecognized arguments: --nonsense"),
-        (["--data-dir", "missing", "--dataset", "idx"], 1, "`missing` is not a folder"),
-        ([*TINY_OPTIONS, "--unseen-classes", "hat"], 1, "Received: 'hat'"),
-        ([*TINY_OPTIONS, "--run-dir", "/dev/null/run"], 1, "Not a directory"),
-    ],
-)
-def test_an_error_is_one_clear_line(capfd, arguments, status, message):
+def test_an_ignored_interrupt_stays_ignored(sample):
+    interrupt = Interrupt(STEPS + 3)
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        returned = main(arguments)
-    except SystemExit as stopped:
-        returned = stopped.code
-    assert returned == status
-    error = capfd.readouterr().err.strip().splitlines()
-    assert message in error[-1]
-    assert not any("Traceback" in line for line in error)
+        verifier = fit(sample, TINY, base_model=own_model(), callbacks=[interrupt], verbose=0)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert interrupt.pressed
+    assert verifier.training["interrupted"] is False
+    assert verifier.training["epochs"] == TINY.epochs
 
 
-def test_a_failed_write_leaves_the_good_file_and_nothing_else(tmp_path):
-    path = tmp_path / "metrics.json"
-    path.write_text("good")
-    with pytest.raises(OSError, match="disk full"), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise OSError("disk full")
-    assert path.read_text() == "good"
-    assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
-
-
-@pytest.mark.parametrize("name", ["config.json", "model.json", "outer.keras"])
-def test_a_damaged_run_is_named_in_the_error(tiny_run, tmp_path, name):
-    for path in tiny_run.path.glob("*.*"):
-        if path.is_file():
-            (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / name).write_bytes(b"damaged")
-    with pytest.raises(ValueError, match=re.escape(str(tmp_path / name))):
-        Run.load(tmp_path)
-    (tmp_path / name).unlink()
-    with pytest.raises(ValueError, match=f"is not the folder of a run: it has no {name}"):
-        Run.load(tmp_path)
-
-
-def test_load_run_dataset_takes_the_cut_from_the_run(sample):
-    loaded = load_run_dataset(TINY, SAMPLE)
-    np.testing.assert_array_equal(loaded.validation.images, sample.validation.images)
-    with pytest.raises(DataError):
-        load_run_dataset(TINY, None)
+@pytest.mark.usefixtures("interruptible")
+def test_a_second_interrupt_ends_at_once_and_the_history_is_whole(sample, tmp_path):
+    interrupt = Interrupt(2 * STEPS + 3, times=2)
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            sample, TINY, base_model=own_model(), run_dir=tmp_path, callbacks=[interrupt], verbose=0
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["history.csv"]
+    history = read_columns(tmp_path / "history.csv")
+    assert {"loss", "midpoint_accuracy", "val_loss", "val_midpoint_accuracy"} <= set(history)
+    for values in history.values():
+        assert len(values) == 2
+        assert np.isfinite(values).all()

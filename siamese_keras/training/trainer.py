@@ -1,0 +1,197 @@
+"""The training: from a dataset and settings to a `Verifier`."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Sequence
+
+import keras
+
+from siamese_keras.config import Config, preset
+from siamese_keras.data.pairs import check_labels
+from siamese_keras.data.pipeline import pair_pipeline, steps_per_epoch
+from siamese_keras.data.splits import Dataset, hold_out_classes
+from siamese_keras.errors import ArgumentError, SiameseKerasError, TrainingError
+from siamese_keras.evaluation.protocol import calibrate
+from siamese_keras.files import new_folder
+from siamese_keras.models.base_model import build_base_model, extend_base_model
+from siamese_keras.models.outer_model import build_outer_model
+from siamese_keras.runs import save_models
+from siamese_keras.training.callbacks import CollapseMonitor, HistoryFile, StopOnInterrupt
+from siamese_keras.training.losses import ContrastiveLoss
+from siamese_keras.training.metrics import pair_metrics
+from siamese_keras.training.mixed_precision import bfloat16_convolutions
+from siamese_keras.training.optimizer import build_optimizer
+from siamese_keras.verifier import Verifier
+
+# Validation pairs are the same in every epoch and for every seed; no training has this seed.
+_VALIDATION_SEED = 2**31
+
+
+def fit(
+    dataset: Dataset,
+    config: Config | str = "fast",
+    *,
+    run_dir: str | os.PathLike[str] | None = None,
+    base_model: keras.Model | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    seed: int | None = None,
+    tensorboard: bool = False,
+    verbose: str | int = "auto",
+) -> Verifier:
+    """Train a Siamese network.
+
+    Ctrl-C ends the training, not the function: the model is kept, and
+    `verifier.training["interrupted"]` is True. Seeds Python's, NumPy's and TensorFlow's global
+    random generators.
+
+    Args:
+        dataset: Images of all classes, unseen ones too.
+        config: The settings, or the name of a preset.
+        run_dir: Folder to write the run to, new or empty; without it nothing is written.
+        base_model: A functional Keras model of your own, image -> embedding, in place of the one
+            that `config` describes. It is trained, not copied.
+        callbacks: Further callbacks for `fit`.
+        seed: Seed to use instead of `config.seed`.
+        tensorboard: Write TensorBoard logs into the run as well.
+        verbose: As in `keras.Model.fit`.
+
+    Returns:
+        The trained verifier; saved when `run_dir` is given.
+
+    Raises:
+        ArgumentError: When `run_dir` is not empty or dataset and settings do not fit.
+        TrainingError: When the training diverged or the model does not separate same from
+            different pairs. The models are in `run_dir` even then.
+        OSError: When the run cannot be written.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise SiameseKerasError(
+            f"siamese_keras needs Keras's TensorFlow backend, but KERAS_BACKEND is "
+            f"{keras.backend.backend()!r}."
+        )
+    config = preset(config) if isinstance(config, str) else config
+    config = config if seed is None else dataclasses.replace(config, seed=seed)
+    if tensorboard and run_dir is None:
+        raise ArgumentError("`tensorboard` needs a `run_dir` to write the logs to.")
+    seen, unseen = hold_out_classes(dataset, config.unseen_classes)
+    for split in (*seen.splits.values(), *([] if unseen is None else [unseen])):
+        check_labels(split.labels, dataset.class_names)  # now rather than after the training
+    folder = None if run_dir is None else new_folder(run_dir)
+
+    keras.utils.set_random_seed(config.seed)
+    base, extend = _base_model(config, seen, base_model)
+    written: list[keras.callbacks.Callback] = []
+    if folder is not None:
+        written.append(HistoryFile(folder / "history.csv"))
+        if tensorboard:
+            written.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
+    history, facts = _fit_base_model(base, config, seen, [*callbacks, *written], verbose)
+    base = extend(base)
+    outer = build_outer_model(base)
+    verifier = Verifier.of_model(
+        outer,
+        None,
+        config=config,
+        class_names=dataset.class_names,
+        name=dataset.name,
+        training={**facts, "data": dataset.fingerprint, "images": _sizes(dataset)},
+        history=history,
+    )
+    try:
+        verifier.calibration = calibrate(verifier.embed, seen.validation)
+    except TrainingError:
+        if folder is not None:
+            save_models(folder, config, outer)
+        raise
+    if folder is not None:
+        verifier.save(folder)
+    return verifier
+
+
+def _base_model(
+    config: Config, dataset: Dataset, base_model: keras.Model | None
+) -> tuple[keras.Model, Callable[[keras.Model], keras.Model]]:
+    """Return the base model to train, and what extends it afterwards.
+
+    Kept features and flip averaging come in after the training, which is of the embedding alone and
+    would take twice as long with both views of an image.
+    """
+    options = config.base_model_options()
+    extensions = {name: options.pop(name) for name in ("kept_features", "flip_averaging")}
+
+    def extend(base: keras.Model) -> keras.Model:
+        return extend_base_model(base, **extensions, unit_length=config.unit_length)
+
+    if base_model is None:
+        return build_base_model(dataset.image_shape, **options), extend
+    shape = getattr(base_model, "input_shape", None)  # a subclassed or an unbuilt model has none
+    if shape is None or tuple(shape[1:]) != dataset.image_shape:
+        raise ArgumentError(
+            "`base_model` must be a functional model that takes images of "
+            f"{dataset.image_shape}, as the dataset has them. Received: input_shape={shape}"
+        )
+    extend(base_model)  # raises now, not after the training, when that cannot be done
+    return base_model, extend
+
+
+def _fit_base_model(
+    base: keras.Model,
+    config: Config,
+    dataset: Dataset,
+    callbacks: Sequence[keras.callbacks.Callback],
+    verbose: str | int,
+) -> tuple[dict[str, list[float]], dict[str, object]]:
+    """Fit `base` inside an outer model, and return the history and the facts of the training."""
+    outer = build_outer_model(base, all_pairs=config.pairs == "all")
+    train, validation = dataset.train, dataset.validation
+    steps = steps_per_epoch(config.pairs, train.labels, config.batch_size)
+    planned = steps * config.epochs
+    outer.compile(
+        optimizer=build_optimizer(
+            config.optimizer, config.learning_rate, schedule=config.schedule, steps=planned
+        ),
+        loss=ContrastiveLoss(config.margin, config.positive_margin, weighting=config.weighting),
+        metrics=pair_metrics(config.margin, config.positive_margin),
+    )
+    training_pairs = pair_pipeline(
+        train.images,
+        train.labels,
+        kind=config.pairs,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        epochs=config.epochs,
+        augment=config.augment,
+    )
+    validation_pairs = pair_pipeline(
+        validation.images,
+        validation.labels,
+        kind=config.pairs,
+        batch_size=config.batch_size,
+        seed=_VALIDATION_SEED,
+    )
+    started = time.perf_counter()
+    outer.optimizer.build(outer.trainable_variables)  # or the step would be traced twice
+    with bfloat16_convolutions(config.bfloat16) as bfloat16, StopOnInterrupt() as stop:
+        fitted = outer.fit(
+            training_pairs,
+            epochs=config.epochs,
+            steps_per_epoch=steps,
+            validation_data=validation_pairs.cache(),
+            callbacks=[*callbacks, CollapseMonitor(config.margin), stop],
+            shuffle=False,  # the pipeline does
+            verbose=verbose,
+        )
+    history = {name: [float(v) for v in values] for name, values in fitted.history.items()}
+    return history, {
+        "fit_seconds": round(time.perf_counter() - started, 2),
+        "epochs": len(history.get("loss", ())),
+        "interrupted": stop.requested and int(outer.optimizer.iterations) < planned,
+        "bfloat16": bfloat16,
+    }
+
+
+def _sizes(dataset: Dataset) -> dict[str, int]:
+    return {part: len(split) for part, split in dataset.splits.items()}
