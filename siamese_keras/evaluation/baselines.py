@@ -1,4 +1,4 @@
-"""Representations of images that need no training: what an embedding has to beat.
+"""Representations that need no training: what an embedding has to beat.
 
 Each maps uint8 `[n, height, width, channels]` to float32 `[n, length]`.
 """
@@ -21,18 +21,18 @@ def unit_pixels(images: np.ndarray) -> np.ndarray:
     return _unit(raw_pixels(images))
 
 
-def unit_blocks(images: np.ndarray) -> np.ndarray:
+def unit_block_means(images: np.ndarray) -> np.ndarray:
     """Return the means of blocks of 4 x 4 pixels, scaled to unit length."""
     return _unit(_block_means(images / np.float32(255)))
 
 
-def silhouette_blocks(images: np.ndarray) -> np.ndarray:
+def silhouette_block_means(images: np.ndarray) -> np.ndarray:
     """Return the share of pixels brighter than 5 % in each block of 4 x 4 pixels."""
     return _block_means((images > 0.05 * 255).astype(np.float32))
 
 
-CONTROLS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = types.MappingProxyType(
-    {f.__name__: f for f in (raw_pixels, unit_pixels, unit_blocks, silhouette_blocks)}
+BASELINES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = types.MappingProxyType(
+    {f.__name__: f for f in (raw_pixels, unit_pixels, unit_block_means, silhouette_block_means)}
 )
 
 
@@ -45,7 +45,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _block_means(images: np.ndarray) -> np.ndarray:
-    """Return the means of blocks of 4 x 4 pixels; what is left over at the edges is cut off."""
+    """Return the means of blocks of 4 x 4 pixels; the rest at the edges is dropped."""
     n, height, width, channels = images.shape
     rows, columns = max(height // 4, 1), max(width // 4, 1)
     size = (min(height, 4), min(width, 4))

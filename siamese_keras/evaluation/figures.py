@@ -2,102 +2,114 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from siamese_keras.data.datasets import Dataset, Split
-from siamese_keras.data.pairs import Pairs, threshold_pairs
+from siamese_keras.data.pairs import Pairs, calibration_pairs
+from siamese_keras.data.splits import Split
 from siamese_keras.evaluation import metrics, plots
-from siamese_keras.verifier import Run
+from siamese_keras.models.calibration import Calibration
 
-_MAP_IMAGES = 1000
+_MAP_IMAGES, _MAP_ITERATIONS = 1000, 500
+_SEED = 0
 
 
 def report_figures(
-    run: Run, dataset: Dataset, pairs: Pairs, distance: np.ndarray, embedded: np.ndarray
+    test: Split,
+    class_names: Sequence[str],
+    embeddings: np.ndarray,
+    pairs: Pairs,
+    distance: np.ndarray,
+    calibration: Calibration,
+    history: Mapping[str, Sequence[float]],
 ) -> dict[str, Figure]:
-    """Draw what a report shows, from the test images of the classes that were trained on.
+    """Draw the figures of a report, from the test images of the classes that were trained on.
 
     Args:
-        run: The run.
-        dataset: The dataset without unseen classes.
+        test: The test images.
+        class_names: Names by label.
+        embeddings: float `[n, embedding_dim]`, their embeddings.
         pairs: Test pairs.
-        distance: float `[n]`, their distances.
-        embedded: float `[images, embedding_dim]`, the test images' embeddings.
+        distance: float, their distances.
+        calibration: Threshold and slope.
+        history: Figures of every epoch; without them there is no figure of the training.
 
     Returns:
         Figures by name.
     """
+    class_names = plots.drawable_names(class_names)
     same = pairs.different < 0.5
-    similarity = run.classifier.similarity(distance)
+    similarity = calibration.similarity(distance)
     ece = metrics.expected_calibration_error(same, similarity)
-    seed = run.config.seed
-    return {
+    figures = {
         "roc-and-det": plots.plot_roc_and_det(same, distance),
-        "distances": plots.plot_distances(pairs.different, distance, run.classifier),
+        "distances": plots.plot_distances(pairs.different, distance, calibration),
         "reliability": plots.plot_reliability(same, similarity, ece),
-        "class-errors": _class_errors_figure(run, dataset, embedded),
-        "embedding": _embedding_figure(embedded, dataset.test, dataset.class_names, seed=seed),
-        **_pair_figures(run, dataset, pairs, distance),
+        "class-errors": _class_errors(test.labels, class_names, embeddings, calibration),
+        "embedding": _embedding_map(test.labels, class_names, embeddings),
+        **_pair_figures(test, class_names, pairs, distance, calibration),
     }
+    if "val_contrastive_loss" in history:
+        figures["history"] = plots.plot_history(history)
+    return figures
 
 
-def _class_errors_figure(run: Run, dataset: Dataset, embedded: np.ndarray) -> Figure:
-    labels = dataset.test.labels
-    pairs = threshold_pairs(
-        dataset.test.labels, seed=run.config.seed
-    )  # many, for every two classes
-    same = run.classifier.same(metrics.pair_distances(embedded, pairs))
+def _class_errors(
+    labels: np.ndarray, class_names: Sequence[str], embeddings: np.ndarray, calibration: Calibration
+) -> Figure:
+    pairs = calibration_pairs(labels)  # many, so that every two classes occur
+    same = calibration.same(metrics.pair_distances(embeddings, pairs))
     wrong = same != (pairs.different < 0.5)
-    rates = metrics.class_error_rates(pairs, labels, wrong, len(dataset.class_names))
+    rates = metrics.class_error_rates(pairs, labels, wrong, len(class_names))
     present = np.unique(labels)
-    names = [dataset.class_names[label] for label in present]
+    names = [class_names[label] for label in present]
     return plots.plot_class_errors(rates[np.ix_(present, present)], names)
 
 
-def _embedding_figure(
-    embedded: np.ndarray, test: Split, class_names: tuple[str, ...], *, seed: int
+def _embedding_map(
+    labels: np.ndarray, class_names: Sequence[str], embeddings: np.ndarray
 ) -> Figure:
-    rng = np.random.default_rng(seed)
-    chosen = rng.permutation(len(embedded))[:_MAP_IMAGES]
+    chosen = np.random.default_rng(_SEED).permutation(len(embeddings))[:_MAP_IMAGES]
     perplexity = min(30.0, (len(chosen) - 1) / 3)
-    start = "pca" if embedded.shape[1] > 1 else "random"
-    mapping = TSNE(perplexity=perplexity, init=start, random_state=seed)
-    points = mapping.fit_transform(embedded[chosen])
-    return plots.plot_embedding(points, test.labels[chosen], class_names)
+    start = "pca" if embeddings.shape[1] > 1 else "random"
+    tsne = TSNE(perplexity=perplexity, init=start, random_state=_SEED, max_iter=_MAP_ITERATIONS)
+    # Its threads wait for each other thousands of times: beside other programs a second one makes
+    # it ten times slower, and alone not much faster.
+    with threadpool_limits(1):
+        points = tsne.fit_transform(embeddings[chosen])
+    return plots.plot_embedding(points, labels[chosen], class_names)
 
 
 def _pair_figures(
-    run: Run, dataset: Dataset, pairs: Pairs, distance: np.ndarray
+    test: Split,
+    class_names: Sequence[str],
+    pairs: Pairs,
+    distance: np.ndarray,
+    calibration: Calibration,
 ) -> dict[str, Figure]:
-    """Draw pairs at random, and those whose wrong decision was the surest."""
-    same = pairs.different < 0.5
-    wrong = run.classifier.same(distance) != same
-    sureness = np.where(wrong, np.abs(distance - run.classifier.threshold), -1)
+    """Draw pairs at random, and the wrong decisions farthest from the threshold."""
+    wrong = calibration.same(distance) != (pairs.different < 0.5)
+    sureness = np.where(wrong, np.abs(distance - calibration.threshold), -1)
     worst = np.argsort(-sureness)[: min(16, wrong.sum())]
-    sample = np.random.default_rng(run.config.seed).permutation(len(pairs))[:16]
+    sample = np.random.default_rng(_SEED).permutation(len(pairs))[:16]
+    titles = {
+        "test-pairs": "Test pairs drawn at random: correct decisions in green, wrong ones in red",
+        "worst-mistakes": "The wrong decisions on test pairs that are farthest from the threshold",
+    }
     figures = {}
-    for name, chosen, title in (
-        (
-            "test-pairs",
-            sample,
-            "Test pairs drawn at random: green is a right decision, red a wrong one",
-        ),
-        ("worst-mistakes", worst, "The surest wrong decisions on test pairs"),
-    ):
+    for (name, title), chosen in zip(titles.items(), (sample, worst), strict=True):
         if len(chosen):
             left, right = pairs.left[chosen], pairs.right[chosen]
-            labels = dataset.test.labels
+            names = [
+                (class_names[test.labels[a]], class_names[test.labels[b]])
+                for a, b in zip(left, right, strict=True)
+            ]
             figures[name] = plots.plot_pairs(
-                dataset.test.images[left],
-                dataset.test.images[right],
-                [
-                    (dataset.class_names[labels[a]], dataset.class_names[labels[b]])
-                    for a, b in zip(left, right, strict=True)
-                ],
-                distance[chosen],
-                run.classifier,
+                test.images[left], test.images[right], names, distance[chosen], calibration,
                 title=title,
-            )
+            )  # fmt: skip
     return figures

@@ -1,13 +1,15 @@
-"""Figures of verification, retrieval and one-shot classification, from distances and embeddings.
+"""Metrics of verification, retrieval and one-shot classification.
 
-Standard figures come from scikit-learn; what it lacks is written here once. A same pair is the
-positive case, as is the custom in verification: the true accept rate (TAR) is the share of same
-pairs accepted, the false accept rate (FAR) the share of different pairs accepted.
+Standard metrics come from scikit-learn; the rest is written here. A same pair is the positive case,
+as usual in verification: the true accept rate (TAR) is the share of same pairs accepted, the false
+accept rate (FAR) the share of different pairs accepted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,11 @@ from scipy.optimize import brentq
 from sklearn import metrics
 
 from siamese_keras.data.pairs import Pairs
-from siamese_keras.models.calibration import Classifier
+from siamese_keras.errors import ArgumentError
+from siamese_keras.models.calibration import Calibration
 
 _ECE_BINS = 15
+_BLOCK = 5_000_000  # distances that are held at once, 20 MB
 
 
 def pair_distances(embeddings: np.ndarray, pairs: Pairs) -> np.ndarray:
@@ -41,14 +45,14 @@ def pair_distances(embeddings: np.ndarray, pairs: Pairs) -> np.ndarray:
 
 
 def verification(
-    pairs: Pairs, distance: np.ndarray, classifier: Classifier, *, seed: int = 0
+    pairs: Pairs, distance: np.ndarray, calibration: Calibration, *, seed: int = 0
 ) -> dict[str, Any]:
-    """Judge same/different decisions on pairs.
+    """Evaluate same/different decisions on pairs.
 
     Args:
-        pairs: The pairs, of both kinds.
+        pairs: The pairs, same and different ones.
         distance: float `[n]`, their distances.
-        classifier: Threshold and scale, fitted on other pairs.
+        calibration: Threshold and slope, fitted on other pairs.
         seed: Seed of the bootstrap.
 
     Returns:
@@ -56,15 +60,15 @@ def verification(
         `accuracy_at_0.5_distance`; `roc_auc`; `average_precision`; `eer`, the equal error rate;
         `tar_at_far_1e-2` and `tar_at_far_1e-3`; `d_prime`, the distance between the means of the
         two kinds in units of their pooled standard deviation; `brier`; `ece`, the expected
-        calibration error; `threshold`; `scale`; `num_pairs`.
+        calibration error; `threshold`; `slope`; `num_pairs`.
     """
     same = pairs.different < 0.5
-    similarity = classifier.similarity(distance)
-    right = classifier.same(distance) == same
+    similarity = calibration.similarity(distance)
+    correct = calibration.same(distance) == same
     far, tar, _ = metrics.roc_curve(same, -distance, drop_intermediate=False)
     return {
-        "accuracy": float(right.mean()),
-        "accuracy_ci95": accuracy_interval(pairs, right, seed=seed),
+        "accuracy": float(correct.mean()),
+        "accuracy_ci95": accuracy_interval(pairs, correct, seed=seed),
         "accuracy_at_0.5_distance": float(((distance <= 0.5) == same).mean()),
         "roc_auc": float(metrics.roc_auc_score(same, -distance)),
         "average_precision": float(metrics.average_precision_score(same, -distance)),
@@ -74,8 +78,8 @@ def verification(
         "d_prime": d_prime(distance[same], distance[~same]),
         "brier": float(metrics.brier_score_loss(same, similarity)),
         "ece": expected_calibration_error(same, similarity),
-        "threshold": classifier.threshold,
-        "scale": classifier.scale,
+        "threshold": calibration.threshold,
+        "slope": calibration.slope,
         "num_pairs": len(pairs),
     }
 
@@ -111,17 +115,17 @@ def expected_calibration_error(same: np.ndarray, similarity: np.ndarray) -> floa
 
 
 def accuracy_interval(
-    pairs: Pairs, right: np.ndarray, *, seed: int, resamples: int = 500
+    pairs: Pairs, correct: np.ndarray, *, seed: int, resamples: int = 500
 ) -> list[float]:
     """Return the 95 % interval of the accuracy, by bootstrap over images.
 
-    Pairs share images, so they are not independent, and resampling pairs would give too narrow an
+    Pairs share images, so they are not independent: resampling pairs would give too narrow an
     interval. Images are drawn with replacement; a pair counts as often as the product of the
     counts of its two images.
 
     Args:
         pairs: The pairs.
-        right: bool `[n]`, whether the decision on each was right.
+        correct: bool `[n]`, whether the decision on each was correct.
         seed: Seed of the resampling.
         resamples: Number of resamples.
 
@@ -130,19 +134,19 @@ def accuracy_interval(
     """
     rng = np.random.default_rng(seed)
     images, index = np.unique(np.stack([pairs.left, pairs.right]), return_inverse=True)
-    left, right_image = index.reshape(2, -1)
+    left, right = index.reshape(2, -1)
     accuracies = []
     for _ in range(resamples):
         count = np.bincount(rng.integers(0, len(images), len(images)), minlength=len(images))
-        weight = count[left] * count[right_image]
-        accuracies.append((weight * right).sum() / max(weight.sum(), 1))
+        weight = count[left] * count[right]
+        accuracies.append((weight * correct).sum() / max(weight.sum(), 1))
     return [float(q) for q in np.quantile(accuracies, [0.025, 0.975])]
 
 
 def class_error_rates(
     pairs: Pairs, labels: np.ndarray, wrong: np.ndarray, num_classes: int
 ) -> np.ndarray:
-    """Return the share of pairs decided wrongly for every two classes.
+    """Return the error rate of the pairs of every two classes.
 
     Args:
         pairs: The pairs.
@@ -161,58 +165,80 @@ def class_error_rates(
 
 
 def retrieval(embeddings: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Judge the ranking of all other images by their distance to each image; ties go by index.
+    """Evaluate the ranking of all other images by their distance to each image.
+
+    Ties are ranked by index.
 
     Args:
         embeddings: float `[n, embedding_dim]`.
-        labels: int `[n]`; images without another one of their class are no queries.
+        labels: int `[n]`; images without another one of their class are not queries.
 
     Returns:
         `recall_at_1` and `recall_at_5`, the share of queries with an image of their class among
         the nearest 1 or 5; `map_at_r`, the mean over queries of (1/R) times the sum over ranks
         i <= R of precision at i where rank i is of the query's class, R being the number of other
         images of that class (Musgrave, Belongie & Lim, "A Metric Learning Reality Check", 2020).
+
+    Raises:
+        ArgumentError: When no class has two images.
     """
     class_size = np.bincount(labels)[labels] - 1
-    first_hits, average_precisions = [], []
-    for block, closeness in _closeness(embeddings, embeddings):
-        ranking = 0.0 - closeness.numpy()  # 0 and not -0, whose bits differ
-        ranking[np.arange(len(block)), block] = np.inf  # the query itself comes last
-        queries = class_size[block] > 0
-        rows, ranking = block[queries], ranking[queries]
-        if not len(rows):
-            continue
-        depth = max(int(class_size[rows].max()), min(5, len(labels) - 1))
-        # Each distance as an integer of the same order, with the index below it: ties go by index.
-        bits = ranking.view(np.int32)
-        keys = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64) << 32 | np.arange(len(labels))
-        nearest = np.sort(np.partition(keys, depth - 1, axis=1)[:, :depth], axis=1) & 0xFFFFFFFF
-        hits = labels[nearest] == labels[rows, np.newaxis]
-        relevant = hits & (np.arange(depth) < class_size[rows, np.newaxis])
+    if not class_size.any():
+        raise ArgumentError("`labels` must hold a class with at least two images.")
+    closeness = _closeness(embeddings)
+
+    def ranked(block: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return of each query whether rank 1 and ranks 1 to 5 hit, and its average precision."""
+        others = closeness(embeddings[block]).numpy()
+        others[np.arange(len(block)), block] = -np.inf  # a query is not its own neighbor
+        relevant_images = class_size[block, np.newaxis]
+        depth = max(relevant_images.max(), min(5, len(labels) - 1))
+        hits = labels[_largest(others, depth)] == labels[block, np.newaxis]
+        relevant = hits & (np.arange(depth) < relevant_images)
         precision = np.cumsum(relevant, axis=1) / np.arange(1, depth + 1)
-        average_precisions.append((precision * relevant).sum(axis=1) / class_size[rows])
-        first_hits.append(hits[:, :5])
-    if not first_hits:
-        raise ValueError("`labels` must hold a class with at least two images.")
-    top = np.concatenate([h[:, : min(5, h.shape[1])] for h in first_hits])
-    return {
-        "recall_at_1": float(top[:, 0].mean()),
-        "recall_at_5": float(top.any(axis=1).mean()),
-        "map_at_r": float(np.concatenate(average_precisions).mean()),
-    }
+        average = (precision * relevant).sum(axis=1) / relevant_images[:, 0]
+        return hits[:, 0], hits[:, :5].any(axis=1), average
+
+    blocks = _blocks(np.flatnonzero(class_size), len(labels))
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        columns = zip(*pool.map(ranked, blocks), strict=True)
+        at_1, at_5, average_precision = (float(np.concatenate(c).mean()) for c in columns)
+    return {"recall_at_1": at_1, "recall_at_5": at_5, "map_at_r": average_precision}
 
 
-def _closeness(queries: np.ndarray, gallery: np.ndarray) -> Iterator[tuple[np.ndarray, tf.Tensor]]:
-    """Yield, for blocks of queries, which ones and float32 `[block, gallery]`: larger is closer.
+def _blocks(queries: np.ndarray, gallery_size: int) -> list[np.ndarray]:
+    """Split queries so that the distances from a block to the gallery take little memory."""
+    return np.array_split(queries, -(-len(queries) * gallery_size // _BLOCK))
+
+
+def _closeness(gallery: np.ndarray) -> Callable[[np.ndarray], tf.Tensor]:
+    """Return a function of queries that gives float32 `[queries, gallery]`: larger is closer.
 
     q.g - |g|^2 / 2 orders the gallery as the distance does, and is one matrix product.
     """
     halves = np.square(gallery, dtype=np.float32).sum(axis=1, keepdims=True) / 2
     x = tf.transpose(tf.constant(np.concatenate([gallery, -halves], axis=1), tf.float32))
-    for start in range(0, len(queries), 500):
-        block = tf.constant(queries[start : start + 500], tf.float32)
-        rows = np.arange(start, start + len(block))
-        yield rows, tf.matmul(tf.concat([block, tf.ones([len(block), 1])], axis=1), x)
+
+    def closeness(queries: np.ndarray) -> tf.Tensor:
+        rows = tf.constant(queries, tf.float32)
+        return tf.matmul(tf.concat([rows, tf.ones([len(queries), 1])], axis=1), x)
+
+    return closeness
+
+
+def _largest(values: np.ndarray, number: int) -> np.ndarray:
+    """Return the indices of the `number` largest values of each row, as `tf.math.top_k` does.
+
+    For hundreds of values of thousands this is twice as fast.
+    """
+    limit = np.partition(values, -number, axis=1)[:, -number, np.newaxis]
+    chosen = values >= limit
+    surplus = chosen.sum(axis=1) - number
+    for row in np.flatnonzero(surplus):  # of values equal to the limit the first are kept
+        chosen[row, np.flatnonzero(values[row] == limit[row])[-surplus[row] :]] = False
+    columns = np.nonzero(chosen)[1].reshape(-1, number)
+    order = np.argsort(-np.take_along_axis(values, columns, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(columns, order, axis=1)
 
 
 def knn_accuracy(
@@ -225,25 +251,26 @@ def knn_accuracy(
 ) -> float:
     """Return the accuracy of classifying queries by their nearest gallery images, in [0, 1].
 
-    What scikit-learn's `KNeighborsClassifier` gives by brute force, in a fifth of its time on
-    vectors as long as images: among labels with equally many votes the smallest wins.
+    The result is that of scikit-learn's `KNeighborsClassifier` by brute force, in a fifth of its
+    time on vectors as long as images. Among labels with equally many votes the smallest wins.
     """
     votes_of = np.eye(int(gallery_labels.max()) + 1, dtype=np.int32)[gallery_labels]
-    right = 0
-    for rows, closeness in _closeness(queries, gallery):
-        nearest = tf.math.top_k(closeness, min(neighbors, len(gallery))).indices.numpy()
-        voted = votes_of[nearest].sum(axis=1).argmax(axis=1)
-        right += int((voted == labels[rows]).sum())
-    return right / len(queries)
+    closeness, correct = _closeness(gallery), 0
+    for block in _blocks(np.arange(len(queries)), len(gallery)):
+        top = tf.math.top_k(closeness(queries[block]), min(neighbors, len(gallery)))
+        voted = votes_of[top.indices.numpy()].sum(axis=1).argmax(axis=1)
+        correct += int((voted == labels[block]).sum())
+    return correct / len(queries)
 
 
 def one_shot(
     embeddings: np.ndarray, labels: np.ndarray, *, ways: int, seed: int, trials: int = 10_000
 ) -> tuple[float, list[float]]:
-    """Judge N-way one-shot classification (Koch, Zemel & Salakhutdinov 2015).
+    """Evaluate N-way one-shot classification (Koch, Zemel & Salakhutdinov 2015).
 
     In each trial `ways` classes are drawn, one support image of each, and one query image, another
-    one of the first class. The trial is won when that class's support image is the nearest.
+    one of the first class. The trial is won when that class's support image is nearer than all
+    others.
 
     Args:
         embeddings: float `[n, embedding_dim]`.
@@ -253,13 +280,17 @@ def one_shot(
         trials: Number of trials.
 
     Returns:
-        The share of trials won, and its 95 % interval by the normal approximation.
+        The share of trials won, and its 95 % interval by bootstrap over the query images and the
+        support images of their classes: trials share images, so their number does not count.
+
+    Raises:
+        ArgumentError: When there are too few classes.
     """
     rng = np.random.default_rng((seed, ways))
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     members = [m for m in members if len(m) > 1]
     if len(members) < ways:
-        raise ValueError(f"{ways}-way trials need {ways} classes. Received: {len(members)}")
+        raise ArgumentError(f"{ways}-way trials need {ways} classes. Received: {len(members)}")
     sizes = np.array([len(m) for m in members])
     start = np.cumsum(sizes) - sizes
     images = np.concatenate(members)
@@ -268,25 +299,10 @@ def one_shot(
     support = images[start[classes] + drawn]
     own = classes[:, 0]
     query = images[start[own] + (drawn[:, 0] + rng.integers(1, sizes[own])) % sizes[own]]
-    won = 0
+    won = np.zeros(trials, bool)
     for block in np.array_split(np.arange(trials), max(trials // 500, 1)):
         difference = embeddings[support[block]] - embeddings[query[block]][:, np.newaxis]
-        won += int((np.square(difference).sum(axis=-1).argmin(axis=1) == 0).sum())
-    share = won / trials
-    half_width = 1.96 * np.sqrt(share * (1 - share) / trials)
-    return share, [max(share - half_width, 0.0), min(share + half_width, 1.0)]
-
-
-def summarise(reports: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return mean and sample standard deviation of every number that all reports have."""
-    summary: dict[str, Any] = {}
-    for key, value in reports[0].items():
-        values = [report[key] for report in reports if key in report]
-        if len(values) < len(reports):
-            continue
-        if isinstance(value, dict):
-            summary[key] = summarise(values)
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-            summary[key] = {"mean": float(np.mean(values)), "std": deviation}
-    return summary
+        distance = np.square(difference).sum(axis=-1)
+        won[block] = distance[:, 0] < distance[:, 1:].min(axis=1)
+    pairs = Pairs(query, support[:, 0], np.zeros(trials, np.float32))
+    return float(won.mean()), accuracy_interval(pairs, won, seed=seed)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+from scipy.stats import norm
 from sklearn import metrics
 
-from siamese_keras.models.calibration import Classifier
+from siamese_keras.models.calibration import Calibration
 
-# Okabe & Ito's colours, which the colour-blind tell apart.
-_SAME, _DIFFERENT, _RIGHT, _WRONG, _GREY = "#0072B2", "#D55E00", "#009E73", "#CC3311", "#777777"
+# Okabe & Ito's colors, which color-blind people can tell apart.
+_SAME, _DIFFERENT, _CORRECT, _WRONG, _GREY = "#0072B2", "#D55E00", "#009E73", "#CC3311", "#777777"
+_MAX_CLASSES = 30  # that a figure names
+_LONGEST = 24  # characters of a class name
+_FONT = "DejaVu Sans"  # comes with matplotlib
 
 
 def _figure(width: float, height: float, **subplots: Any) -> tuple[Figure, Any]:
@@ -23,7 +29,7 @@ def _figure(width: float, height: float, **subplots: Any) -> tuple[Figure, Any]:
     return figure, figure.subplots(**subplots)
 
 
-def _plain(axes: Axes, title: str, x: str, y: str) -> None:
+def _style(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_title(title, fontsize=11)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
@@ -32,25 +38,65 @@ def _plain(axes: Axes, title: str, x: str, y: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _label(name: str) -> str:
+    """Return a class name as matplotlib can draw it: valid Unicode, no formula, not too long."""
+    name = "".join(c if c.isprintable() else "?" for c in name)  # surrogates are not printable
+    name = name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+    return name.replace("$", r"\$")
+
+
+def drawable_names(class_names: Sequence[str]) -> list[str]:
+    """Return the class names; those that no installed font can draw become `class <label>`."""
+    _, undrawable = _fonts(class_names)
+    return [
+        f"class {label}" if undrawable & set(_label(name)) else name
+        for label, name in enumerate(class_names)
+    ]
+
+
+def _fonts(names: Iterable[str]) -> tuple[list[str], frozenset[str]]:
+    """Return the fonts to draw class names with, and the characters that none of them has."""
+    characters = frozenset("".join(map(_label, names)))
+    return _fonts_of(characters - _characters(font_manager.findfont(_FONT)))
+
+
+@functools.cache
+def _fonts_of(missing: frozenset[str]) -> tuple[list[str], frozenset[str]]:
+    """Return the default font and others for the characters that it lacks, as `_fonts`."""
+    fonts = [_FONT]
+    for entry in font_manager.fontManager.ttflist:
+        if not missing:
+            break
+        # The font of last resort has a box for every character.
+        if not entry.name.startswith("Last Resort") and missing & _characters(entry.fname):
+            fonts.append(entry.name)
+            missing -= _characters(entry.fname)
+    return fonts, missing
+
+
+def _characters(font: str) -> frozenset[str]:
+    return frozenset(map(chr, font_manager.get_font(font).get_charmap()))
+
+
 def plot_history(history: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw loss and pair accuracy over the epochs, for training and validation pairs.
+    """Draw loss and accuracy over the epochs, for training and validation pairs.
 
     Args:
-        history: Of each of `loss`, `val_loss`, `pair_accuracy`, `val_pair_accuracy` the value
-            after every epoch.
+        history: Of each of `contrastive_loss`, `midpoint_accuracy` and the two with `val_` before
+            them the value after every epoch.
     """
-    figure, panels = _figure(9, 3.6, ncols=2)
-    epochs = np.arange(1, len(history["loss"]) + 1)
+    figure, panels = _figure(10, 3.6, ncols=2)
+    epochs = np.arange(1, len(history["contrastive_loss"]) + 1)
     for axes, key, title in (
-        (panels[0], "loss", "Contrastive loss"),
-        (panels[1], "pair_accuracy", "Pair accuracy midway between the margins"),
+        (panels[0], "contrastive_loss", "Contrastive loss, mean over all pairs"),
+        (panels[1], "midpoint_accuracy", "Balanced accuracy midway between the margins"),
     ):
         axes.plot(epochs, history[key], "o-", color=_SAME, markersize=4, label="train")
         axes.plot(
             epochs, history[f"val_{key}"], "s-", color=_DIFFERENT, markersize=4, label="validation"
         )
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _plain(axes, title, "epoch", key.replace("_", " "))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        _style(axes, title, "epoch", key.split("_")[1])
         axes.legend(frameon=False)
     return figure
 
@@ -60,48 +106,72 @@ def plot_pairs(
     right: np.ndarray,
     names: Sequence[tuple[str, str]],
     distance: np.ndarray,
-    classifier: Classifier,
+    calibration: Calibration,
     *,
     title: str,
     columns: int = 4,
 ) -> Figure:
-    """Draw a grid of pairs, each framed by whether the decision on it is right.
+    """Draw a grid of pairs, framed by whether the decision is correct.
 
     Args:
-        left: uint8 `[n, height, width, channels]`.
+        left: uint8 `[n, height, width, channels]`; of three and more channels the first three are
+            red, green and blue, otherwise the first is gray.
         right: The same for the right images.
         names: The two class names of each pair.
         distance: float `[n]`.
-        classifier: What decides.
+        calibration: Threshold and slope of the decision.
         title: Heading of the figure.
         columns: Pairs in a row.
     """
-    rows = -(-len(left) // columns)
-    figure, grid = _figure(
-        2.7 * columns, 2.05 * rows + 0.7, nrows=rows, ncols=columns, squeeze=False
-    )
-    figure.suptitle(title, fontsize=12)
-    similarity, same = classifier.similarity(distance), classifier.same(distance)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for i, axes in zip(range(len(left)), grid.flat, strict=False):
-        gap = np.full((left.shape[1], max(left.shape[2] // 14, 1), left.shape[3]), 110, np.uint8)
+    # One set of axes in inches, y down: a set for each pair takes ten times as long to draw.
+    gap = np.full((left.shape[1], max(left.shape[2] // 14, 1), left.shape[3]), 110, np.uint8)
+    rows, columns_of_pixels = left.shape[1], 2 * left.shape[2] + gap.shape[1]
+    scale = min(2.5 / columns_of_pixels, 1.3 / rows)
+    width, height = scale * columns_of_pixels, scale * rows
+    cell_width, cell_height, header = 2.7, height + 0.7, 0.4
+    size = cell_width * columns, header + cell_height * -(-len(left) // columns)
+    figure = Figure(figsize=size, dpi=120)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.text(size[0] / 2, 0.1, title, fontsize=12, ha="center", va="top")
+    similarity, same = calibration.similarity(distance), calibration.same(distance)
+    fonts, _ = _fonts(name for pair in names for name in pair)
+    for i in range(len(left)):
         picture = np.concatenate([left[i], gap, right[i]], axis=1)
-        axes.imshow(picture if picture.shape[-1] == 3 else picture[..., 0], cmap="gray_r")
-        is_right = bool(same[i]) == (names[i][0] == names[i][1])
-        colour = _RIGHT if is_right else _WRONG
-        axes.set_axis_on()
-        axes.set(xticks=[], yticks=[])
-        for spine in axes.spines.values():
-            spine.set(color=colour, linewidth=2.5)
-        axes.set_title(" | ".join(names[i]), fontsize=9, pad=4)
-        verdict = "same" if same[i] else "different"
-        axes.set_xlabel(
-            f"{verdict}: {'right' if is_right else 'wrong'}\n"
+        middle = (i % columns + 0.5) * cell_width
+        x, y = middle - width / 2, header + i // columns * cell_height + 0.25
+        axes.imshow(
+            picture[..., :3] if picture.shape[-1] >= 3 else picture[..., 0],
+            cmap="gray",
+            vmin=0,
+            vmax=255,
+            extent=(x, x + width, y + height, y),
+        )
+        is_correct = bool(same[i]) == (names[i][0] == names[i][1])
+        color = _CORRECT if is_correct else _WRONG
+        axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=color, linewidth=2.5))
+        both = axes.text(
+            middle,
+            y - 0.06,
+            " | ".join(map(_label, names[i])),
+            fontsize=9,
+            fontfamily=fonts,
+            ha="center",
+            va="bottom",
+        )
+        room = 0.9 * cell_width * figure.dpi / both.get_window_extent().width
+        both.set_fontsize(9 * min(room, 1))
+        axes.text(
+            middle,
+            y + height + 0.06,
+            f"{'same' if same[i] else 'different'}: {'correct' if is_correct else 'wrong'}\n"
             f"similarity {similarity[i]:.2f}, distance {distance[i]:.2f}",
             fontsize=8,
-            color=colour,
+            color=color,
+            ha="center",
+            va="top",
         )
+    axes.set(xlim=(0, size[0]), ylim=(size[1], 0))
+    axes.set_axis_off()
     return figure
 
 
@@ -112,77 +182,93 @@ def plot_roc_and_det(same: np.ndarray, distance: np.ndarray) -> Figure:
         same: bool `[n]`, whether each pair is of one class.
         distance: float `[n]`.
     """
+    figure, (roc, det) = _figure(9.5, 4.6, ncols=2)
     far, tar, _ = metrics.roc_curve(same, -distance)
-    figure, (roc, det) = _figure(9.5, 4.2, ncols=2)
-    roc.plot(far, tar, color=_SAME)
+    style = {"color": _SAME}
+    metrics.RocCurveDisplay(fpr=far, tpr=tar).plot(ax=roc, curve_kwargs=style)
     roc.plot([0, 1], [0, 1], ":", color=_GREY)
-    _plain(roc, f"ROC, area {metrics.auc(far, tar):.4f}", "false accept rate", "true accept rate")
+    _style(roc, f"ROC, area {metrics.auc(far, tar):.4f}", "false accept rate", "true accept rate")
+    # Without the ends of the curve, which the axes of a DET curve put at infinity.
     inside = (far > 0) & (tar < 1)
-    det.loglog(far[inside], 1 - tar[inside], color=_SAME)
-    limits = (max(1e-4, 1 / (~same).sum()), 1)
-    det.plot(limits, limits, ":", color=_GREY)
-    det.text(6e-3, 8e-3, "equal error rate", color=_GREY, fontsize=9, ha="right")
-    det.set(xlim=limits, ylim=(max(1e-3, 1 / same.sum()), 1))
-    for axis in (det.xaxis, det.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda rate, _: f"{100 * rate:g} %"))
-    _plain(det, "Detection error trade-off", "false accept rate", "false reject rate")
+    metrics.DetCurveDisplay(fpr=far[inside], fnr=1 - tar[inside]).plot(ax=det, **style)
+    if not inside.any():
+        box = {"facecolor": "white", "edgecolor": "none"}
+        note = "some thresholds make no errors"
+        det.text(0.5, 0.5, note, ha="center", bbox=box, transform=det.transAxes)
+    ticks = [0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6]
+    if np.maximum(far, 1 - tar).min() > 0.3:  # most of the curve lies beyond 60 %
+        ticks = [0.001, 0.01, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95]
+    places, names = norm.ppf(ticks), [f"{100 * tick:g} %" for tick in ticks]
+    det.set_xticks(places, names)
+    det.set_yticks(places, names)
+    det.set(xlim=places[[0, -1]], ylim=places[[0, -1]])
+    det.plot([0, 1], [0, 1], ":", color=_GREY, transform=det.transAxes)
+    _style(det, "Detection error trade-off", "false accept rate", "false reject rate")
     return figure
 
 
-def plot_distances(different: np.ndarray, distance: np.ndarray, classifier: Classifier) -> Figure:
+def plot_distances(different: np.ndarray, distance: np.ndarray, calibration: Calibration) -> Figure:
     """Draw the distributions of the distances of same and of different pairs.
 
     Args:
         different: `[n]`, 1 = different classes, 0 = same class.
         distance: float `[n]`.
-        classifier: Its threshold is drawn in.
+        calibration: Its threshold is drawn.
     """
     figure, axes = _figure(7, 3.8)
     bins = np.linspace(0, distance.max(), 61)
-    for label, name, colour in ((0, "same class", _SAME), (1, "different classes", _DIFFERENT)):
+    for label, name, color in ((0, "same class", _SAME), (1, "different classes", _DIFFERENT)):
         axes.hist(
-            distance[different == label], bins, color=colour, alpha=0.55, label=name, density=True
+            distance[different == label], bins, color=color, alpha=0.55, label=name, density=True
         )
     axes.axvline(
-        classifier.threshold,
+        calibration.threshold,
         color="black",
         linestyle="--",
-        label=f"threshold {classifier.threshold:.3f}",
+        label=f"threshold {calibration.threshold:.3f}",
     )
-    _plain(axes, "Distances of test pairs", "Euclidean distance of the embeddings", "density")
+    _style(axes, "Distances of test pairs", "Euclidean distance of the embeddings", "density")
     axes.legend(facecolor="white", framealpha=1, edgecolor="none")
     return figure
 
 
 def plot_class_errors(error_rates: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """Draw the matrix of pair error rates, class by class.
+    """Draw the error rates of the pairs of every two classes.
 
     Args:
         error_rates: float `[k, k]`; on the diagonal same pairs that were rejected, elsewhere
             different pairs that were accepted; NaN where there are no pairs.
-        class_names: `k` names.
+        class_names: `k` names. Of more than 30 classes, the 30 with the largest errors are drawn.
     """
-    size = 0.62 * len(class_names) + 2.2
+    title = "Error rate of pairs, in % (diagonal: same class)"
+    if len(class_names) > _MAX_CLASSES:
+        title += f", {_MAX_CLASSES} of {len(class_names)} classes with the largest errors"
+        order = np.argsort(-np.nanmax(np.nan_to_num(error_rates), axis=1), kind="stable")
+        worst = np.sort(order[:_MAX_CLASSES])
+        error_rates = error_rates[np.ix_(worst, worst)]
+        class_names = [class_names[i] for i in worst]
+    size = max(0.62 * len(class_names) + 2.2, 4.5)
     figure, axes = _figure(size + 0.6, size)
     percent = 100 * error_rates
-    shown = axes.imshow(percent, cmap="Oranges", vmin=0, vmax=max(np.nanmax(percent), 1))
+    highest = max(np.nanmax(percent), 1)
+    shown = axes.imshow(percent, cmap="Oranges", vmin=0, vmax=highest)
     for (i, j), value in np.ndenumerate(percent):
         if np.isfinite(value):
-            dark = value > 0.6 * np.nanmax(percent)
-            axes.text(
-                j, i, f"{value:.1f}", ha="center", va="center", fontsize=8,
-                color="white" if dark else "black",
-            )  # fmt: skip
-    ticks = range(len(class_names))
-    axes.set_xticks(ticks, class_names, rotation=45, ha="right")
-    axes.set_yticks(ticks, class_names)
-    axes.set_title("Pairs decided wrongly, in % (diagonal: same class)", fontsize=11)
+            color = "white" if value > 0.6 * highest else "black"
+            axes.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=8, color=color)
+    ticks, names = range(len(class_names)), list(map(_label, class_names))
+    fonts, _ = _fonts(class_names)
+    axes.set_xticks(ticks, names, rotation=45, ha="right", fontfamily=fonts)
+    axes.set_yticks(ticks, names, fontfamily=fonts)
+    axes.set_title(title, fontsize=11)
     figure.colorbar(shown, ax=axes, shrink=0.8)
     return figure
 
 
 def plot_embedding(points: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """Draw a 2-D map of embeddings, each class in its colour with its name in its midst.
+    """Draw a 2-D map of embeddings, each class in its color, with its name at its center.
+
+    Of more than 30 classes, the 30 with the most points are named.
 
     Args:
         points: float `[n, 2]`.
@@ -190,18 +276,18 @@ def plot_embedding(points: np.ndarray, labels: np.ndarray, class_names: Sequence
         class_names: Names by label.
     """
     figure, axes = _figure(7, 6.2)
-    present = np.unique(labels)
-    # Ten colours, then their lighter twins: enough to tell twenty classes apart.
-    colours = colormaps["tab10" if len(present) <= 10 else "tab20"]
-    for i, label in enumerate(present):
-        cloud = points[labels == label]
-        axes.scatter(*cloud.T, s=7, alpha=0.6, linewidths=0, color=colours(i % colours.N))
-    for label in present:
+    present, index, count = np.unique(labels, return_inverse=True, return_counts=True)
+    # Ten colors, then their lighter twins: enough to tell twenty classes apart.
+    colors = colormaps["tab10" if len(present) <= 10 else "tab20"]
+    axes.scatter(*points.T, s=7, alpha=0.6, linewidths=0, color=colors(index % colors.N))
+    named = present[np.argsort(-count, kind="stable")[:_MAX_CLASSES]]
+    fonts, _ = _fonts(class_names[label] for label in named)
+    size = 10 if len(named) <= 20 else 8
+    for label in named:
         middle = np.median(points[labels == label], axis=0)
-        axes.text(
-            *middle, class_names[label], ha="center", va="center", fontsize=9, weight="bold",
-            bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5},
-        )  # fmt: skip
+        box = {"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5}
+        style = {"ha": "center", "va": "center", "fontsize": size, "fontfamily": fonts, "bbox": box}
+        axes.text(*middle, _label(class_names[label]), **style)
     axes.set(xticks=[], yticks=[])
     axes.set_title("Embeddings of test images (t-SNE)", fontsize=11)
     axes.spines[:].set_color("#cccccc")
@@ -224,9 +310,9 @@ def plot_reliability(same: np.ndarray, similarity: np.ndarray, ece: float) -> Fi
     share = np.bincount(index, weights=same, minlength=15)[filled] / number[filled]
     mean = np.bincount(index, weights=similarity, minlength=15)[filled] / number[filled]
     axes.plot([0, 1], [0, 1], ":", color=_GREY, label="perfect")
-    axes.plot(mean, share, "o-", color=_SAME, label="classifier")
-    _plain(axes, f"Reliability, expected calibration error {ece:.4f}", "", "share of same pairs")
+    axes.plot(mean, share, "o-", color=_SAME, label="calibration")
+    _style(axes, f"Reliability, expected calibration error {ece:.4f}", "", "share of same pairs")
     axes.legend(frameon=False)
     counts.bar(edges[:-1], number, width=1 / 15, align="edge", color=_SAME, edgecolor="white")
-    _plain(counts, "", "similarity", "pairs")
+    _style(counts, "", "similarity", "pairs")
     return figure

@@ -1,10 +1,13 @@
+import itertools
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_curve
 
-from siamese_keras.data.pairs import Pairs, evaluation_pairs
+from siamese_keras.data.pairs import Pairs, balanced_pairs, evaluation_pairs
+from siamese_keras.errors import ArgumentError
 from siamese_keras.evaluation import metrics
-from siamese_keras.models.calibration import Classifier, fit_classifier
+from siamese_keras.models.calibration import Calibration
 
 
 @pytest.fixture
@@ -16,15 +19,15 @@ def clouds(rng):
 
 
 @pytest.fixture
-def scored(clouds):
+def scored(clouds, rng):
     embeddings, labels = clouds
-    pairs = evaluation_pairs("balanced", labels, seed=1)
+    pairs = balanced_pairs(labels, rng)
     return pairs, metrics.pair_distances(embeddings, pairs)
 
 
 def test_pair_distances_equal_a_loop(clouds):
     embeddings, labels = clouds
-    pairs = evaluation_pairs("lab", labels, seed=0)
+    pairs = evaluation_pairs(labels)
     expected = [
         sum((float(a) - float(b)) ** 2 for a, b in zip(embeddings[i], embeddings[j], strict=True))
         ** 0.5
@@ -33,10 +36,19 @@ def test_pair_distances_equal_a_loop(clouds):
     np.testing.assert_allclose(metrics.pair_distances(embeddings, pairs), expected, atol=1e-6)
 
 
+def test_pair_distances_of_many_pairs_keep_their_order(clouds, rng):
+    embeddings, labels = clouds
+    left, right = rng.integers(0, len(labels), (2, 10_000))
+    found = metrics.pair_distances(embeddings, Pairs(left, right, np.zeros(10_000, np.float32)))
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(
+        found, np.linalg.norm(embeddings[left] - embeddings[right], axis=1), atol=1e-5
+    )
+
+
 def test_verification_equals_plain_loops(scored):
     pairs, distance = scored
-    classifier = Classifier(threshold=2.5, scale=1.5)
-    report = metrics.verification(pairs, distance, classifier)
+    report = metrics.verification(pairs, distance, Calibration(threshold=2.5, slope=1.5))
     same = pairs.different == 0
     n_same, n_different = same.sum(), (~same).sum()
     assert report["num_pairs"] == len(distance) == n_same + n_different
@@ -69,7 +81,25 @@ def test_verification_equals_plain_loops(scored):
     assert report["d_prime"] == pytest.approx(
         (distance[~same].mean() - distance[same].mean()) / pooled
     )
-    assert (report["threshold"], report["scale"]) == (2.5, 1.5)
+    assert (report["threshold"], report["slope"]) == (2.5, 1.5)
+    low, high = report["accuracy_ci95"]
+    assert low < report["accuracy"] < high
+    assert set(report) == {
+        "accuracy", "accuracy_ci95", "accuracy_at_0.5_distance", "roc_auc", "average_precision",
+        "eer", "tar_at_far_1e-2", "tar_at_far_1e-3", "d_prime", "brier", "ece", "threshold",
+        "slope", "num_pairs",
+    }  # fmt: skip
+
+
+def test_verification_of_pairs_that_separate_perfectly(clouds):
+    _, labels = clouds
+    pairs = evaluation_pairs(labels)
+    report = metrics.verification(pairs, pairs.different * 1.0, Calibration(0.5, 9.0))
+    assert report["accuracy"] == report["roc_auc"] == report["average_precision"] == 1.0
+    assert report["tar_at_far_1e-3"] == 1.0
+    assert report["eer"] == pytest.approx(0, abs=1e-9)
+    assert report["accuracy_ci95"] == [1.0, 1.0]
+    assert np.isfinite(report["d_prime"])
 
 
 def test_equal_error_rate_lies_where_both_errors_meet(scored):
@@ -91,12 +121,20 @@ def test_equal_error_rate_lies_where_both_errors_meet(scored):
     ) == pytest.approx(0.25)
 
 
+def test_calibration_error_by_hand():
+    # Bin 0: two pairs of similarity 0.05, one of them same: a gap of |0.1 - 1|.
+    # Bin 14: similarities 1.0 and 0.98, one of them same: a gap of |1.98 - 1|. Over 4 pairs.
+    same = np.array([True, False, False, True])
+    similarity = np.array([0.05, 0.05, 1.0, 0.98])
+    assert metrics.expected_calibration_error(same, similarity) == pytest.approx(1.88 / 4)
+
+
 def test_interval_is_wider_when_pairs_share_images(rng):
-    right = rng.random(400) < 0.8
+    correct = rng.random(400) < 0.8
     apart = Pairs(np.arange(400), np.arange(400, 800), np.zeros(400, np.float32))
-    low, high = metrics.accuracy_interval(apart, right, seed=0)
+    low, high = metrics.accuracy_interval(apart, correct, seed=0)
     # Independent pairs: sqrt(0.8 * 0.2 / 400) = 0.02, and resampling both images widens it.
-    assert low < right.mean() < high
+    assert low < correct.mean() < high
     assert 0.06 < high - low < 0.2
     # All pairs share one of four left images, which alone decide: the interval must grow.
     shared = Pairs(np.arange(400) % 4, np.arange(400, 800), np.zeros(400, np.float32))
@@ -104,28 +142,81 @@ def test_interval_is_wider_when_pairs_share_images(rng):
     assert high - low > 0.5
 
 
-def test_retrieval_equals_a_plain_loop(clouds):
-    embeddings, labels = clouds
+def test_interval_is_the_same_for_the_same_seed(scored):
+    pairs, distance = scored
+    first, again, other = (
+        metrics.accuracy_interval(pairs, distance < 2.5, seed=seed) for seed in (1, 1, 2)
+    )
+    assert first == again != other
+
+
+def plain_retrieval(embeddings, labels):
     recall_1, recall_5, map_at_r = [], [], []
     for query in range(len(labels)):
         others = [i for i in range(len(labels)) if i != query]
         others.sort(key=lambda i: np.linalg.norm(embeddings[i] - embeddings[query]))
         hits = [labels[i] == labels[query] for i in others]
-        r = sum(hits)
-        recall_1.append(hits[0])
-        recall_5.append(any(hits[:5]))
-        map_at_r.append(sum(sum(hits[: i + 1]) / (i + 1) for i in range(r) if hits[i]) / r)
-    found = metrics.retrieval(embeddings, labels)
-    assert found["recall_at_1"] == pytest.approx(np.mean(recall_1), abs=1e-9)
-    assert found["recall_at_5"] == pytest.approx(np.mean(recall_5), abs=1e-9)
-    assert found["map_at_r"] == pytest.approx(np.mean(map_at_r), abs=1e-9)
+        if r := sum(hits):
+            recall_1.append(hits[0])
+            recall_5.append(any(hits[:5]))
+            map_at_r.append(sum(sum(hits[: i + 1]) / (i + 1) for i in range(r) if hits[i]) / r)
+    figures = map(np.mean, (recall_1, recall_5, map_at_r))
+    return dict(zip(("recall_at_1", "recall_at_5", "map_at_r"), figures, strict=True))
 
 
-def test_retrieval_leaves_out_images_alone_in_their_class():
+def test_retrieval_equals_a_plain_loop(clouds):
+    embeddings, labels = clouds
+    assert metrics.retrieval(embeddings, labels) == pytest.approx(
+        plain_retrieval(embeddings, labels), abs=1e-9
+    )
+
+
+def test_retrieval_does_not_depend_on_the_order_of_the_images(clouds, rng):
+    embeddings, labels = clouds
+    order = rng.permutation(len(labels))
+    assert metrics.retrieval(embeddings[order], labels[order]) == pytest.approx(
+        metrics.retrieval(embeddings, labels), abs=1e-9
+    )
+
+
+def test_retrieval_does_not_query_images_alone_in_their_class():
     embeddings = np.array([[0.0], [1.0], [5.0]])
     assert metrics.retrieval(embeddings, np.array([0, 0, 1]))["recall_at_1"] == 1.0
-    with pytest.raises(ValueError, match="at least two images"):
+    with pytest.raises(ArgumentError, match="at least two images"):
         metrics.retrieval(embeddings, np.array([0, 1, 2]))
+
+
+def test_equally_near_images_are_ranked_by_index():
+    # Seen from image 1, at 0, images 0 and 2 are equally near, and so are 3 and 4.
+    embeddings = np.array([[-1.0], [0.0], [1.0], [2.0], [-2.0]])
+    queries = np.array([0, 1, 1, 2, 3])  # image 1 looks for image 2: rank 2
+    assert metrics.retrieval(embeddings, queries)["recall_at_1"] == 0.5  # image 2 finds image 1
+    assert metrics.retrieval(embeddings, np.array([1, 1, 0, 2, 3]))["recall_at_1"] == 1.0
+    # Identical embeddings: the ranking is the index. By hand, labels 0 1 0 1:
+    # image 0 ranks 1 2 3, 1 ranks 0 2 3, 2 ranks 0 1 3, 3 ranks 0 1 2; R is 1.
+    collapsed = metrics.retrieval(np.ones((4, 2)), np.array([0, 1, 0, 1]))
+    assert collapsed == {"recall_at_1": 0.25, "recall_at_5": 1.0, "map_at_r": 0.25}
+
+
+def test_retrieval_among_thousands_with_ties_equals_a_full_sort(rng):
+    # 64 different points: most images have hundreds at the same distance. Small whole numbers, so
+    # that their distances are exact.
+    n = 2500
+    embeddings, labels = rng.integers(0, 4, (n, 3)).astype(np.float32), rng.integers(0, 7, n)
+    squared = np.square(embeddings[:, np.newaxis] - embeddings).sum(axis=2)
+    np.fill_diagonal(squared, np.inf)
+    hits = labels[squared.argsort(axis=1, kind="stable")] == labels[:, np.newaxis]
+    relevant_images = np.bincount(labels)[labels][:, np.newaxis] - 1
+    precision = hits.cumsum(axis=1) / np.arange(1, n + 1)
+    relevant = hits & (np.arange(n) < relevant_images)
+    assert metrics.retrieval(embeddings, labels) == pytest.approx(
+        {
+            "recall_at_1": hits[:, 0].mean(),
+            "recall_at_5": hits[:, :5].any(axis=1).mean(),
+            "map_at_r": ((precision * relevant) / relevant_images).sum(axis=1).mean(),
+        },
+        abs=1e-9,
+    )
 
 
 def test_knn_accuracy_equals_a_plain_loop(clouds):
@@ -141,42 +232,68 @@ def test_knn_accuracy_equals_a_plain_loop(clouds):
     assert found == pytest.approx(np.mean(hits))
 
 
+def test_knn_accuracy_of_thousands_equals_a_full_sort(rng):
+    gallery, queries = (rng.integers(0, 4, (n, 3)).astype(np.float32) for n in (2000, 3000))
+    gallery_labels, labels = rng.integers(0, 3, 2000), rng.integers(0, 3, 3000)
+    squared = np.square(queries[:, np.newaxis] - gallery).sum(axis=2)
+    nearest = gallery_labels[squared.argsort(axis=1, kind="stable")[:, :5]]
+    voted = [np.bincount(votes).argmax() for votes in nearest]
+    found = metrics.knn_accuracy(gallery, gallery_labels, queries, labels)
+    assert found == pytest.approx(np.mean(voted == labels))
+
+
+def test_among_equal_votes_the_smallest_label_wins():
+    gallery, gallery_labels = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([2, 1, 2, 1])
+    vote = {"gallery": gallery, "gallery_labels": gallery_labels, "queries": np.array([[0.4]])}
+    assert metrics.knn_accuracy(**vote, labels=np.array([1]), neighbors=4) == 1.0
+    assert metrics.knn_accuracy(**vote, labels=np.array([2]), neighbors=3) == 1.0
+    assert metrics.knn_accuracy(**vote, labels=np.array([1])) == 1.0  # fewer than five: all four
+
+
 def test_one_shot_is_perfect_on_separate_classes_and_chance_on_noise(rng):
     labels = np.repeat(np.arange(10), 8)
     separate = np.eye(10)[labels] * 9 + rng.normal(size=(80, 10)) * 0.1
-    assert metrics.one_shot(separate, labels, ways=10, seed=0)[0] == 1.0
+    assert metrics.one_shot(separate, labels, ways=10, seed=0) == (1.0, [1.0, 1.0])
     share, (low, high) = metrics.one_shot(rng.normal(size=(80, 10)), labels, ways=5, seed=0)
     assert share == pytest.approx(0.2, abs=0.04)
-    assert high - low == pytest.approx(2 * 1.96 * (share * (1 - share) / 10_000) ** 0.5)
-    with pytest.raises(ValueError, match=r"11-way trials need 11 classes. Received: 10"):
+    assert low < share < high
+    with pytest.raises(ArgumentError, match=r"11-way trials need 11 classes. Received: 10"):
         metrics.one_shot(separate, labels, ways=11, seed=0)
 
 
-def test_similarity_is_a_half_at_the_threshold_and_falls_with_distance():
-    classifier = Classifier(threshold=0.7, scale=9.0)
-    distance = np.array([0.0, 0.7, 1.4, 1e6])
-    similarity = classifier.similarity(distance)
-    np.testing.assert_allclose(similarity[:3], [1 / (1 + np.exp(-6.3)), 0.5, 1 / (1 + np.exp(6.3))])
-    assert similarity[3] == 0.0
-    np.testing.assert_array_equal(classifier.same(distance), [True, True, False, False])
+def test_one_shot_approaches_the_share_of_all_possible_trials(rng):
+    # Classes of different sizes; the last has one image and takes no part.
+    labels = np.repeat([0, 1, 2, 3], [2, 3, 4, 1])
+    embeddings = rng.normal(size=(10, 2))
+    members = [np.flatnonzero(labels == label) for label in range(3)]
+    by_classes = []
+    for own, other in itertools.permutations(range(3), 2):
+        won = [
+            np.linalg.norm(embeddings[query] - embeddings[support])
+            < np.linalg.norm(embeddings[query] - embeddings[rival])
+            for query, support in itertools.permutations(members[own], 2)
+            for rival in members[other]
+        ]
+        by_classes.append(np.mean(won))
+    share, _ = metrics.one_shot(embeddings, labels, ways=2, seed=0, trials=40_000)
+    assert share == pytest.approx(np.mean(by_classes), abs=0.01)
 
 
-def test_classifier_recovers_the_logistic_curve_that_made_the_data(rng):
-    distance = rng.uniform(0, 2, 20_000)
-    different = rng.random(20_000) < 1 / (1 + np.exp(-6 * (distance - 0.8)))
-    found = fit_classifier(different, distance)
-    assert found.threshold == pytest.approx(0.8, abs=0.02)
-    assert found.scale == pytest.approx(6, abs=0.3)
+def test_one_shot_of_a_collapsed_embedding_wins_nothing():
+    labels = np.repeat(np.arange(5), 4)
+    assert metrics.one_shot(np.ones((20, 3)), labels, ways=5, seed=0)[0] == 0.0
 
 
-def test_distances_that_are_no_numbers_have_no_threshold():
-    with pytest.raises(ValueError, match="the training diverged"):
-        fit_classifier(np.array([0, 1]), np.array([0.5, np.nan]))
-
-
-def test_a_model_that_learnt_the_reverse_has_no_threshold():
-    with pytest.raises(ValueError, match="no further apart"):
-        fit_classifier(np.array([0, 0, 1, 1]), np.array([2.0, 1.5, 0.5, 1.0]))
+def test_one_shot_interval_counts_images_and_not_trials(rng):
+    labels = np.repeat(np.arange(5), 6)
+    embeddings = np.eye(5)[labels] + rng.normal(size=(30, 5)) * 0.6
+    widths = []
+    for trials in (500, 50_000):
+        share, (low, high) = metrics.one_shot(embeddings, labels, ways=5, seed=0, trials=trials)
+        assert low < share < high
+        widths.append(high - low)
+    # Independent trials would narrow it to a tenth.
+    assert widths[1] > 0.7 * widths[0]
 
 
 def test_class_error_rates_equal_a_plain_loop(rng):
@@ -195,12 +312,3 @@ def test_class_error_rates_equal_a_plain_loop(rng):
                 assert found[a, b] == pytest.approx(np.mean(hits))
             else:
                 assert np.isnan(found[a, b])
-
-
-def test_summary_has_mean_and_sample_deviation():
-    reports = [{"test": {"accuracy": a, "ci": [0, 1]}, "done": True} for a in (0.9, 0.92, 0.97)]
-    summary = metrics.summarise(reports)
-    assert summary["test"]["accuracy"]["mean"] == pytest.approx(0.93)
-    assert summary["test"]["accuracy"]["std"] == pytest.approx(0.036056, abs=1e-6)
-    assert "ci" not in summary["test"]
-    assert "only_here" not in metrics.summarise([{"only_here": 1.0}, {}])

@@ -1,393 +1,598 @@
-import collections
 import dataclasses
-import itertools
 import json
 
-import keras
 import numpy as np
 import pytest
 from helpers.tiny import TINY
 from matplotlib.image import imread
 
-from siamese_keras import evaluate as evaluation
-from siamese_keras.data.datasets import Dataset, Split, split_unseen
-from siamese_keras.data.pairs import Pairs, evaluation_pairs, hard_pairs, threshold_pairs
-from siamese_keras.evaluate import evaluate, table
-from siamese_keras.evaluation import baselines as controls
-from siamese_keras.models.base_model import build_base_model
-from siamese_keras.train import train
-from siamese_keras.verifier import Run, embed
+from siamese_keras import Dataset, Verifier, fit, load_verifier
+from siamese_keras.data.pairs import calibration_pairs, evaluation_pairs
+from siamese_keras.data.splits import Split, hold_out_classes
+from siamese_keras.errors import DataError, ModelError
+from siamese_keras.evaluation.baselines import BASELINES
+from siamese_keras.evaluation.report import Report, evaluate, summarize
+from siamese_keras.models.calibration import Calibration
 
 VERIFICATION = {
     "accuracy", "accuracy_ci95", "accuracy_at_0.5_distance", "roc_auc", "average_precision", "eer",
-    "tar_at_far_1e-2", "tar_at_far_1e-3", "d_prime", "brier", "ece", "threshold", "scale",
+    "tar_at_far_1e-2", "tar_at_far_1e-3", "d_prime", "brier", "ece", "threshold", "slope",
     "num_pairs",
 }  # fmt: skip
-CONTROLS = {"raw_pixels", "unit_pixels", "unit_blocks", "silhouette_blocks", "untrained_base"}
+RETRIEVAL = {"recall_at_1", "recall_at_5", "map_at_r"}
+UNSEEN = ("3", "6", "7", "8")
+FIGURES = {
+    "class-errors", "distances", "embedding", "history", "reliability", "roc-and-det",
+    "test-pairs", "worst-mistakes",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def scored(tiny_run, sample):
-    return evaluate(tiny_run, sample)
+def report(tiny, sample) -> Report:
+    return tiny.evaluate(sample)
 
 
 @pytest.fixture(scope="module")
-def unseen_run(sample, tmp_path_factory) -> Run:
-    config = dataclasses.replace(
-        TINY, unseen_classes=("3", "6", "7", "8"), validation_size=100, epochs=1
-    )
-    return train(config, tmp_path_factory.mktemp("unseen") / "run", sample, verbose=0)
+def with_baselines(tiny, sample) -> Report:
+    return tiny.evaluate(sample, baselines=True)
 
 
-def test_report_has_every_key_and_is_the_file(scored, tiny_run):
-    assert set(scored) == {
-        "test", "test_hard", "test_deduplicated", "retrieval", "one_shot", "controls", "training",
-        "seconds",
-    }  # fmt: skip
-    assert set(scored["test"]) == set(scored["test_hard"]) == VERIFICATION
-    assert set(scored["test_deduplicated"]) == VERIFICATION | {"removed_images"}
-    assert set(scored["retrieval"]) == {"recall_at_1", "recall_at_5", "map_at_r", "knn_accuracy"}
-    assert set(scored["one_shot"]) == {"5_way", "5_way_ci95", "10_way", "10_way_ci95"}
-    assert set(scored["controls"]) == CONTROLS
-    assert json.loads((tiny_run.path / "metrics.json").read_text()) == scored
+@pytest.fixture(scope="module")
+def unseen_verifier(sample) -> Verifier:
+    """A verifier of another seed that has not seen four of the classes."""
+    config = dataclasses.replace(TINY, unseen_classes=UNSEEN, epochs=1)
+    return fit(sample, config, seed=3, verbose=0)
 
 
-def check_verification(report, x, labels, pairs):
-    """Compute every figure again from embeddings and pairs, by other means."""
-    x = x.astype(float)
-    distance = np.sqrt(((x[pairs.left] - x[pairs.right]) ** 2).sum(axis=1))
-    same = labels[pairs.left] == labels[pairs.right]
-    right = (distance <= report["threshold"]) == same
-    similarity = 1 / (1 + np.exp(-report["scale"] * (report["threshold"] - distance)))
-    cuts = np.concatenate([[-1], np.unique(distance)])
-    far = np.array([(distance[~same] <= cut).mean() for cut in cuts])
-    tar = np.array([(distance[same] <= cut).mean() for cut in cuts])
-    # The first cut at which different pairs accepted outnumber same pairs rejected, and how far
-    # along the line from the one before it the two are equal.
-    k = np.flatnonzero(far >= 1 - tar)[0]
-    along = (1 - tar[k - 1] - far[k - 1]) / (tar[k] - tar[k - 1] + far[k] - far[k - 1])
-    accuracies = []
-    draws = np.random.default_rng(TINY.seed)
-    place = {image: i for i, image in enumerate(sorted({*pairs.left, *pairs.right}))}
-    left, right_image = ([place[i] for i in side] for side in (pairs.left, pairs.right))
-    for _ in range(500):
-        count = collections.Counter(draws.integers(0, len(place), len(place)).tolist())
-        weights = [count[i] * count[j] for i, j in zip(left, right_image, strict=True)]
-        accuracies.append(np.average(right, weights=weights))
-    expected = {
-        "num_pairs": len(distance),
-        "eer": far[k - 1] + along * (far[k] - far[k - 1]),
-        "accuracy": right.mean(),
-        "accuracy_at_0.5_distance": ((distance <= 0.5) == same).mean(),
-        "roc_auc": np.mean(
-            [
-                (a < distance[~same]).mean() + (a == distance[~same]).mean() / 2
-                for a in distance[same]
-            ]
-        ),
-        "average_precision": np.mean([same[distance <= a].mean() for a in distance[same]]),
-        "tar_at_far_1e-2": max(tar[far <= 1e-2]),
-        "tar_at_far_1e-3": max(tar[far <= 1e-3]),
-        "brier": ((similarity - same) ** 2).mean(),
-        "d_prime": (distance[~same].mean() - distance[same].mean())
-        / np.sqrt((distance[~same].var() + distance[same].var()) / 2),
-        "ece": sum(
-            abs((similarity - same)[bin_].sum())
-            for i in range(15)
-            for bin_ in [(similarity * 15 >= i) & (similarity * 15 < i + 1)]
-        )
-        / len(same),
-    }
-    assert set(expected) == VERIFICATION - {"accuracy_ci95", "threshold", "scale"}
-    assert {key: report[key] for key in expected} == pytest.approx(expected, abs=1e-6)
-    assert report["accuracy_ci95"] == pytest.approx(
-        np.quantile(accuracies, [0.025, 0.975]), abs=1e-6
-    )
+@pytest.fixture(scope="module")
+def unseen_report(unseen_verifier, sample) -> Report:
+    return unseen_verifier.evaluate(sample)
 
 
-def check_classifier(report, x, pairs):
-    """Fit threshold and scale again, by Newton's method on the likelihood."""
-    distance = np.linalg.norm(x[pairs.left].astype(float) - x[pairs.right], axis=1)
-    columns = np.stack([distance, np.ones_like(distance)], axis=1)
+def distances(x, pairs):
+    return np.sqrt(((x[pairs.left].astype(float) - x[pairs.right]) ** 2).sum(axis=1))
+
+
+def check_verification(found, x, labels, pairs):
+    """Compute accuracy and area again, from embeddings and pairs."""
+    distance, same = distances(x, pairs), labels[pairs.left] == labels[pairs.right]
+    wins = [
+        (d < distance[~same]).mean() + (d == distance[~same]).mean() / 2 for d in distance[same]
+    ]
+    assert found["num_pairs"] == len(distance)
+    assert found["accuracy"] == pytest.approx(((distance <= found["threshold"]) == same).mean())
+    assert found["roc_auc"] == pytest.approx(np.mean(wins), abs=1e-6)
+
+
+def check_retrieval(found, x, labels):
+    """Compute Recall@1 and MAP@R again; every class has equally many images.
+
+    In float64, so that one query may find a nearly equal distance on the other side.
+    """
+    squared = ((x[:, np.newaxis].astype(float) - x) ** 2).sum(axis=2)
+    np.fill_diagonal(squared, np.inf)
+    hits = labels[squared.argsort(axis=1, kind="stable")] == labels[:, np.newaxis]
+    r = np.bincount(labels).max() - 1
+    precision = hits.cumsum(axis=1) / np.arange(1, len(x) + 1)
+    assert found["recall_at_1"] == pytest.approx(hits[:, 0].mean(), abs=1.01 / len(x))
+    average_precisions = (precision * hits)[:, :r].sum(axis=1) / r
+    assert found["map_at_r"] == pytest.approx(average_precisions.mean(), abs=1e-3)
+
+
+def check_knn(found, x, labels, gallery, gallery_labels):
+    hits = 0
+    for query, label in zip(x, labels, strict=True):
+        nearest = ((gallery.astype(float) - query) ** 2).sum(axis=1).argsort(kind="stable")[:5]
+        hits += np.bincount(gallery_labels[nearest]).argmax() == label
+    assert found["knn_accuracy"] == pytest.approx(hits / len(x), abs=1.01 / len(x))
+
+
+def check_calibration(found, x, labels):
+    """Fit threshold and slope again, by Newton's method on the likelihood of Platt's targets."""
+    pairs = calibration_pairs(labels)
+    columns = np.stack([distances(x, pairs), np.ones(len(pairs))], axis=1)
+    n_different = pairs.different.sum()
+    n_same = len(pairs) - n_different
+    target = np.where(pairs.different, (n_different + 1) / (n_different + 2), 1 / (n_same + 2))
     weights = np.zeros(2)
     for _ in range(50):
         probability = 1 / (1 + np.exp(-columns @ weights))
-        slope = columns.T @ (probability - pairs.different)
+        slope = columns.T @ (probability - target)
         curvature = (columns * (probability * (1 - probability))[:, None]).T @ columns
         weights -= np.linalg.solve(curvature, slope)
-    assert report["scale"] == pytest.approx(weights[0], rel=1e-6)
-    assert report["threshold"] == pytest.approx(-weights[1] / weights[0], abs=1e-6)
+    assert found["slope"] == pytest.approx(weights[0], rel=1e-5)
+    assert found["threshold"] == pytest.approx(-weights[1] / weights[0], abs=1e-6)
 
 
-def check_retrieval(report, x, labels, gallery=None, gallery_labels=None):
-    x = x.astype(float)
-    distances = np.sqrt(((x[:, None] - x[None]) ** 2).sum(axis=2))
-    np.fill_diagonal(distances, np.inf)
-    nearest = labels[distances.argsort(axis=1, kind="stable")] == labels[:, None]
-    relevant = nearest[:, :19]
-    precision = relevant.cumsum(axis=1) / np.arange(1, 20)
-    expected = {
-        "recall_at_1": nearest[:, 0].mean(),
-        "recall_at_5": nearest[:, :5].any(axis=1).mean(),
-        "map_at_r": ((precision * relevant).sum(axis=1) / 19).mean(),
-    }
-    if gallery is not None:
-        expected["knn_accuracy"] = _knn_accuracy(gallery, gallery_labels, x, labels)
-    assert {key: report[key] for key in expected} == pytest.approx(expected, abs=1e-6)
+# What the report holds
 
 
-def check_one_shot(report, x, labels, ways):
-    """Play the same trials one by one."""
-    rng = np.random.default_rng((TINY.seed, ways))
-    present = sorted(set(labels))
-    order = rng.permuted(np.tile(np.arange(len(present)), (10_000, 1)), axis=1)[:, :ways]
-    support = rng.integers(0, np.full(order.shape, 20))
-    step = rng.integers(1, np.full(10_000, 20))
-    of = [np.flatnonzero(labels == label) for label in present]
-    won = 0
-    for classes, chosen, further in zip(order, support, step, strict=True):
-        query = x[of[classes[0]][(chosen[0] + further) % 20]]
-        gaps = [np.linalg.norm(x[of[c][i]] - query) for c, i in zip(classes, chosen, strict=True)]
-        won += int(np.argmin(gaps)) == 0
-    share = won / 10_000
-    assert report[f"{ways}_way"] == pytest.approx(share, abs=1e-6)
-    width = 1.96 * np.sqrt(share * (1 - share) / 10_000)
-    assert report[f"{ways}_way_ci95"] == pytest.approx([share - width, share + width], abs=1e-6)
+def test_report_has_every_group(report, with_baselines):
+    found = report.metrics
+    assert set(found) == {
+        "test", "test_hard", "test_deduplicated", "retrieval", "one_shot", "baselines", "training",
+        "seconds",
+    }  # fmt: skip
+    assert set(found["test"]) == set(found["test_hard"]) == VERIFICATION
+    assert set(found["test_deduplicated"]) == VERIFICATION | {"removed_images"}
+    assert set(found["retrieval"]) == RETRIEVAL | {"knn_accuracy"}
+    assert set(found["one_shot"]) == {"5_way", "5_way_ci95", "10_way", "10_way_ci95"}
+    assert set(found["seconds"]) == {"model", "baselines"}
+    assert set(with_baselines.metrics) == set(found)
 
 
-def representations(run, split):
-    """Embeddings that were never trained, by hand: what the controls must be scored on."""
-    pixels = split.images[..., 0] / 255
-    n = len(pixels)
-    blocks = pixels.reshape(n, 7, 4, 7, 4).mean(axis=(2, 4)).reshape(n, 49)
-    outline = (split.images[..., 0] > 12).reshape(n, 7, 4, 7, 4).mean(axis=(2, 4)).reshape(n, 49)
-    pixels = pixels.reshape(n, -1)
-    keras.utils.set_random_seed(run.config.seed)
-    untrained = build_base_model((28, 28, 1), **run.config.base_model_options())
-    return {
-        "raw_pixels": pixels,
-        "unit_pixels": pixels / np.linalg.norm(pixels, axis=1, keepdims=True),
-        "unit_blocks": blocks / np.linalg.norm(blocks, axis=1, keepdims=True),
-        "silhouette_blocks": outline,
-        "untrained_base": untrained(split.images, training=False).numpy(),
-    }
+def test_main_figures_agree_with_the_embeddings(report, tiny, sample):
+    found, x = report.metrics, report.embeddings
+    labels = sample.test.labels
+    check_verification(found["test"], x["test"], labels, evaluation_pairs(labels))
+    check_retrieval(found["retrieval"], x["test"], labels)
+    train = tiny.embed(sample.train.images)
+    check_knn(found["retrieval"], x["test"], labels, train, sample.train.labels)
+    check_calibration(found["test"], x["validation"], sample.validation.labels)
+    assert found["test_deduplicated"] == {"removed_images": 0, **found["test"]}
 
 
-def check_report(report, run, dataset, unseen=None):
-    """Compute every figure of a report again, from the embeddings saved beside it."""
-    saved = np.load(run.path / "embeddings.npz")
-    x, labels = saved["test"], saved["test_labels"]
-    np.testing.assert_array_equal(labels, dataset.test.labels)
-    train = embed(run.base, dataset.train.images)
-    pairs = evaluation_pairs("lab", labels, seed=TINY.seed)
-    check_verification(report["test"], x, labels, pairs)
-    check_retrieval(report["retrieval"], x, labels, train, dataset.train.labels)
-    for ways in (5, 10):
-        if ways <= len(set(labels)):
-            check_one_shot(report["one_shot"], x, labels, ways)
-
-    # Hard pairs: of each class with the one that validation pairs take for it most often.
-    judged = threshold_pairs(saved["validation_labels"], seed=TINY.seed)
-    check_classifier(report["test"], saved["validation"], judged)
-    near = (
-        np.linalg.norm(saved["validation"][judged.left] - saved["validation"][judged.right], axis=1)
-        <= report["test"]["threshold"]
-    )
-    shares = np.full((10, 10), -1.0)
-    of_left, of_right = (saved["validation_labels"][side] for side in (judged.left, judged.right))
-    for a, b in itertools.permutations(sorted(set(labels)), 2):
-        both = ((of_left == a) & (of_right == b)) | ((of_left == b) & (of_right == a))
-        shares[a, b] = near[both].mean()
-    hard = hard_pairs(labels, shares.argmax(axis=1), np.random.default_rng(TINY.seed))
-    check_verification(report["test_hard"], x, labels, hard)
-
-    known = [image for s in (dataset.train, dataset.validation) for image in s.images]
-    again = np.array([any(np.array_equal(i, k) for k in known) for i in dataset.test.images])
-    assert report["test_deduplicated"]["removed_images"] == again.sum()
-    kept = ~(again[pairs.left] | again[pairs.right])
-    check_verification(
-        report["test_deduplicated"],
-        x,
-        labels,
-        Pairs(pairs.left[kept], pairs.right[kept], pairs.different[kept]),
-    )
-
-    splits = {"test": dataset.test, "train": dataset.train, "validation": dataset.validation}
-    if unseen is not None:
-        splits["unseen"] = unseen
-        others = evaluation_pairs("lab", saved["unseen_labels"], seed=TINY.seed)
-        np.testing.assert_array_equal(saved["unseen_labels"], unseen.labels)
-        check_verification(report["unseen"], saved["unseen"], unseen.labels, others)
-        check_retrieval(report["unseen"], saved["unseen"], unseen.labels)
-    embedded = {name: representations(run, split) for name, split in splits.items()}
-    assert set(report["controls"]) == CONTROLS
-    for name, control in report["controls"].items():
-        check_verification(control["test"], embedded["test"][name], labels, pairs)
-        check_classifier(control["test"], embedded["validation"][name], judged)
-        check_retrieval(
-            control["retrieval"],
-            embedded["test"][name],
-            labels,
-            embedded["train"][name],
-            dataset.train.labels,
-        )
-        if unseen is not None:
-            check_verification(control["unseen"], embedded["unseen"][name], unseen.labels, others)
-            check_retrieval(control["unseen"], embedded["unseen"][name], unseen.labels)
-            assert control["unseen"]["threshold"] == control["test"]["threshold"]
-
-
-def test_every_figure_agrees_with_the_saved_embeddings(scored, tiny_run, sample):
-    check_report(scored, tiny_run, sample)
-
-
-def test_every_figure_with_unseen_classes_agrees_with_the_saved_embeddings(unseen_run, sample):
-    report = evaluate(unseen_run, sample)
-    check_report(report, unseen_run, *split_unseen(sample, ("3", "6", "7", "8")))
-
-
-def _knn_accuracy(gallery, gallery_labels, queries, labels):
-    hits = 0
-    for query, label in zip(queries, labels, strict=True):
-        nearest = np.linalg.norm(gallery - query, axis=1).argsort(kind="stable")[:5]
-        hits += np.bincount(gallery_labels[nearest]).argmax() == label
-    return hits / len(labels)
-
-
-def test_saved_embeddings_and_classifier_are_those_of_the_saved_model(scored, tiny_run, sample):
-    run = Run.load(tiny_run.path)
-    saved = np.load(tiny_run.path / "embeddings.npz")
-    left, right = saved["test"][:40], saved["test"][40:80]
-    distance = run.outer.predict_on_batch(
+def test_embeddings_are_those_of_the_model(report, tiny, sample):
+    assert set(report.embeddings) == {"validation", "validation_labels", "test", "test_labels"}
+    for name in ("validation", "test"):
+        split = sample.splits[name]
+        np.testing.assert_array_equal(report.embeddings[f"{name}_labels"], split.labels)
+        np.testing.assert_allclose(report.embeddings[name], tiny.embed(split.images), atol=1e-6)
+    left, right = report.embeddings["test"][:40], report.embeddings["test"][40:80]
+    distance = tiny.outer_model.predict_on_batch(
         {"left": sample.test.images[:40], "right": sample.test.images[40:80]}
     )
     np.testing.assert_allclose(np.linalg.norm(left - right, axis=1), distance, atol=1e-5)
-    assert scored["test"]["threshold"] == run.classifier.threshold
-    assert scored["test"]["scale"] == run.classifier.scale
 
 
-def test_threshold_and_scale_come_from_the_validation_images(tiny_run, sample):
-    again = evaluation.fit_run_classifier(
-        lambda images: embed(tiny_run.base, images), sample.validation, seed=TINY.seed
-    )
-    assert again == pytest.approx(tiny_run.classifier) or (
-        again.threshold == pytest.approx(tiny_run.classifier.threshold, abs=1e-6)
-        and again.scale == pytest.approx(tiny_run.classifier.scale, rel=1e-5)
-    )
+def test_the_calibration_of_the_verifier_decides(report, tiny, sample):
+    for group in ("test", "test_hard", "test_deduplicated"):
+        assert report.metrics[group]["threshold"] == tiny.calibration.threshold
+        assert report.metrics[group]["slope"] == tiny.calibration.slope
+    strict = Calibration(threshold=0.0, slope=1.0)  # accepts only identical embeddings
+    found = evaluate(tiny.embed, strict, sample).metrics["test"]
+    assert (found["accuracy"], found["threshold"]) == (0.5, 0.0)
 
 
-def test_images_that_stand_in_train_again_are_removed(tiny_run, sample, tmp_path):
+def test_facts_of_the_training_are_kept(report, tiny):
+    assert report.metrics["training"] == tiny.training
+    assert report.metrics["training"]["images"] == {"train": 500, "validation": 100, "test": 200}
+    assert all(seconds >= 0 for seconds in report.metrics["seconds"].values())
+
+
+def test_the_verifier_keeps_the_metrics(tiny, sample):
+    report = tiny.evaluate(sample)
+    assert tiny.metrics is report.metrics
+
+
+# Which pairs
+
+
+def test_the_seed_of_the_training_does_not_matter(report, tiny, sample):
+    facts = {"config": dataclasses.replace(tiny.config, seed=7), "training": tiny.training}
+    other = Verifier.of_model(tiny.outer_model, tiny.calibration, **facts)
+    found = other.evaluate(sample).metrics
+    assert {**found, "seconds": 0} == {**report.metrics, "seconds": 0}
+
+
+def test_verifiers_of_different_seeds_are_scored_on_the_same_pairs(report, tiny, sample):
+    other = fit(sample, dataclasses.replace(TINY, epochs=1), seed=5, verbose=0)
+    found = other.evaluate(sample)
+    assert found.metrics["baselines"] == report.metrics["baselines"]
+    assert not np.allclose(found.embeddings["test"], report.embeddings["test"])
+    pairs = evaluation_pairs(sample.test.labels)
+    for scored in (found, report):
+        check_verification(
+            scored.metrics["test"], scored.embeddings["test"], sample.test.labels, pairs
+        )
+        check_calibration(
+            scored.metrics["test"], scored.embeddings["validation"], sample.validation.labels
+        )
+
+
+def points(*splits):
+    """Make a dataset of images of two pixels, which are their own embeddings.
+
+    Each split gives the two pixels of its classes. A class has four images, one gray level apart.
+    """
+    made = []
+    for places in splits:
+        images = [np.array([x + i % 2, y + i // 2]) for x, y in places.values() for i in range(4)]
+        labels = np.repeat(list(places), 4)
+        made.append(Split(np.array(images, np.uint8).reshape(-1, 1, 2, 1), labels))
+    return Dataset(*made, class_names=tuple("abcde"))
+
+
+def as_points(images):
+    return images.reshape(len(images), 2).astype(np.float32)
+
+
+FAR = {0: (0, 0), 1: (0, 200), 2: (200, 0), 3: (200, 200)}
+NEAR_01_AND_23 = {0: (0, 0), 1: (0, 8), 2: (200, 0), 3: (200, 8)}
+NEAR_02_AND_13 = {0: (0, 0), 1: (0, 200), 2: (8, 0), 3: (8, 200)}
+WIDE = Calibration(threshold=20.0, slope=1.0)
+
+
+@pytest.mark.parametrize(
+    ("validation", "test", "accuracy"),
+    [
+        # The classes that validation images confuse are confused in the test as well: every
+        # different pair is accepted.
+        (NEAR_01_AND_23, NEAR_01_AND_23, 0.5),
+        # Test images confuse other classes, and these pairs do not occur.
+        (NEAR_01_AND_23, NEAR_02_AND_13, 1.0),
+        (NEAR_02_AND_13, NEAR_01_AND_23, 1.0),
+    ],
+)
+def test_hard_pairs_are_chosen_by_validation_images(validation, test, accuracy):
+    found = evaluate(as_points, WIDE, points(FAR, validation, test)).metrics
+    assert found["test_hard"]["accuracy"] == accuracy
+    assert found["test_hard"]["num_pairs"] == 16
+    assert 0.5 < found["test"]["accuracy"] < 1.0
+
+
+def test_hard_pairs_need_test_images():
+    # Validation images confuse 0 with 2 always and with 1 half the time, but no test image is of 2:
+    # the rival of 0 is 1. All pairs of rivals are accepted in the test.
+    validation = {0: (0, 0), 2: (0, 2), 1: (20, 0), 3: (200, 200), 4: (200, 202)}
+    test = {0: (0, 0), 1: (0, 8), 3: (200, 200), 4: (200, 208)}
+    found = evaluate(as_points, WIDE, points(FAR, validation, test)).metrics
+    assert found["test_hard"]["accuracy"] == 0.5
+
+
+def test_hard_pairs_are_harder(report):
+    assert report.metrics["test_hard"]["roc_auc"] < report.metrics["test"]["roc_auc"]
+
+
+@pytest.fixture(scope="module")
+def with_duplicates(tiny, sample) -> Report:
+    """Of a test set whose first eight images are also in train or validation."""
     images = sample.test.images.copy()
     images[:7] = sample.train.images[:7]
     images[7] = sample.validation.images[3]
-    dataset = Dataset(
-        sample.train, sample.validation, Split(images, sample.test.labels), sample.class_names
-    )
-    run = dataclasses.replace(tiny_run, path=tmp_path)
-    report = evaluate(run, dataset)
-    assert report["test_deduplicated"]["removed_images"] == 8
-    pairs = evaluation_pairs("lab", dataset.test.labels, seed=TINY.seed)
-    kept = ((pairs.left > 7) & (pairs.right > 7)).sum()
-    assert report["test_deduplicated"]["num_pairs"] == kept < report["test"]["num_pairs"]
+    dataset = dataclasses.replace(sample, test=Split(images, sample.test.labels))
+    return evaluate(tiny.embed, tiny.calibration, dataset)
 
 
-def test_hard_pairs_are_harder(scored):
-    assert scored["test_hard"]["roc_auc"] < scored["test"]["roc_auc"]
+def test_test_images_that_are_also_in_train_or_validation_are_removed(with_duplicates, sample):
+    found = with_duplicates.metrics["test_deduplicated"]
+    assert found["removed_images"] == 8
+    pairs = evaluation_pairs(sample.test.labels)
+    kept = pairs.take((pairs.left > 7) & (pairs.right > 7))
+    assert found["num_pairs"] < with_duplicates.metrics["test"]["num_pairs"] == len(pairs)
+    check_verification(found, with_duplicates.embeddings["test"], sample.test.labels, kept)
 
 
-def test_confusable_classes_come_from_validation_pairs(tiny_run, sample):
-    embedded = embed(tiny_run.base, sample.validation.images)
-    rivals = evaluation._confusable(tiny_run, sample.validation, embedded, np.arange(10))
-    assert rivals.shape == (10,)
-    assert (rivals != np.arange(10)).all()
-    # Without a test image a class is nobody's rival.
-    absent = rivals[0]
-    left = np.delete(np.arange(10), absent)
-    assert absent not in evaluation._confusable(tiny_run, sample.validation, embedded, left)
+# Unseen classes
 
 
-def test_hard_pairs_are_chosen_by_validation_images(tiny_run, sample, monkeypatch, tmp_path):
-    seen = []
-    monkeypatch.setattr(
-        evaluation,
-        "_confusable",
-        lambda run, validation, embedded, test_labels: (
-            seen.append((validation, embedded)) or np.roll(np.arange(10), 1)
-        ),
-    )
-    evaluate(dataclasses.replace(tiny_run, path=tmp_path), sample)
-    ((validation, embedded),) = seen
-    assert validation is sample.validation
-    np.testing.assert_allclose(embedded, embed(tiny_run.base, validation.images), atol=1e-6)
-
-
-def test_unseen_classes_are_trained_without_and_reported(unseen_run, sample):
-    report = evaluate(unseen_run, sample)
-    assert set(report["unseen"]) == VERIFICATION | {"recall_at_1", "recall_at_5", "map_at_r"}
-    assert report["unseen"]["threshold"] == report["test"]["threshold"]  # of the seen classes
-    assert report["unseen"]["num_pairs"] == 2 * 19 * 4
-    assert report["test"]["num_pairs"] == 2 * 19 * 6
-    assert set(report["one_shot"]) == {"5_way", "5_way_ci95"}  # six classes make no 10-way trials
-    assert all(set(c) == {"test", "retrieval", "unseen"} for c in report["controls"].values())
-    assert "unseen classes" in table(report)
-    saved = np.load(unseen_run.path / "embeddings.npz")
-    assert set(saved["unseen_labels"]) == {3, 6, 7, 8}
-    assert not set(saved["test_labels"]) & {3, 6, 7, 8}
-
-
-def test_controls_by_hand():
-    images = np.zeros((1, 8, 12, 1), np.uint8)
-    images[0, :4, :4] = 255
-    images[0, 4, 0] = 12  # below 0.05 * 255 = 12.75
-    images[0, 7, 11] = 13  # above
-    np.testing.assert_allclose(controls.silhouette_blocks(images), [[1, 0, 0, 0, 0, 1 / 16]])
-    pixels = controls.raw_pixels(images)
-    assert pixels.shape == (1, 96)
-    assert pixels[0, 0] == 1
-    np.testing.assert_allclose(controls.unit_pixels(images)[0, 0], 1 / np.linalg.norm(pixels))
-    blocks = np.array([1, 0, 0, 12 / 255 / 16, 0, 13 / 255 / 16])
-    np.testing.assert_allclose(
-        controls.unit_blocks(images)[0], blocks / np.linalg.norm(blocks), rtol=1e-5
-    )
-    # Neither smaller than a block nor a multiple of it; three channels.
-    assert controls.silhouette_blocks(np.ones((2, 3, 30, 3), np.uint8)).shape == (2, 21)
-
-
-def test_images_without_any_black_are_scored_all_the_same(sample, tmp_path):
-    """Photos on a light ground: their silhouette is the whole picture and tells nothing."""
-
-    def bright(split):
-        return Split(np.maximum(split.images, 100), split.labels)
-
-    dataset = Dataset(
-        *(bright(s) for s in (sample.train, sample.validation, sample.test)), sample.class_names
-    )
-    run = train(dataclasses.replace(TINY, epochs=1), tmp_path / "run", dataset, verbose=0)
-    report = evaluate(run, dataset)
-    assert set(report["controls"]) == CONTROLS - {"silhouette_blocks"}
-    assert "best control" in table(report)
-
-
-def test_other_data_than_the_run_was_trained_on_are_refused(tiny_run, sample, tmp_path):
-    run = dataclasses.replace(tiny_run, path=tmp_path)
-    fewer = Dataset(
-        sample.train, sample.validation, sample.test.take(np.arange(199)), sample.class_names
-    )
-    with pytest.raises(
-        ValueError, match=r"number of images: \(500, 100, 200\). Received: \(500, 100, 199\)"
+def test_main_figures_of_unseen_classes_agree_with_the_embeddings(
+    unseen_report, unseen_verifier, sample
+):
+    seen, unseen = hold_out_classes(sample, UNSEEN)
+    found, x = unseen_report.metrics, unseen_report.embeddings
+    np.testing.assert_array_equal(x["test_labels"], seen.test.labels)
+    np.testing.assert_array_equal(x["unseen_labels"], unseen.labels)
+    np.testing.assert_allclose(x["unseen"], unseen_verifier.embed(unseen.images), atol=1e-6)
+    for name, split, ranking in (
+        ("test", seen.test, found["retrieval"]),
+        ("unseen", unseen, found["unseen"]),
     ):
-        evaluate(run, fewer)
-    renamed = dataclasses.replace(sample, class_names=tuple("abcdefghij"))
-    with pytest.raises(ValueError, match="Its classes"):
-        evaluate(run, renamed)
+        check_verification(found[name], x[name], split.labels, evaluation_pairs(split.labels))
+        check_retrieval(ranking, x[name], split.labels)
+    train = unseen_verifier.embed(seen.train.images)
+    check_knn(found["retrieval"], x["test"], seen.test.labels, train, seen.train.labels)
+    check_calibration(found["test"], x["validation"], seen.validation.labels)
+    assert found["unseen"]["threshold"] == found["test"]["threshold"]
 
 
-def test_figures_are_pictures(scored, tiny_run):
-    names = {
-        "class-errors", "distances", "embedding", "reliability", "roc-and-det", "test-pairs",
-        "worst-mistakes",
-    }  # fmt: skip
-    for name in names:
-        picture = imread(tiny_run.path / "figures" / f"{name}.png")
+def test_unseen_classes_are_reported_beside_the_others(unseen_report):
+    found = unseen_report.metrics
+    assert set(found["unseen"]) == VERIFICATION | RETRIEVAL
+    assert found["unseen"]["num_pairs"] == 2 * 19 * 4
+    assert found["test"]["num_pairs"] == 2 * 19 * 6
+    assert set(found["one_shot"]) == {"5_way", "5_way_ci95"}  # six classes make no 10-way trials
+    assert {int(c) for c in UNSEEN} == set(unseen_report.embeddings["unseen_labels"])
+    assert set(found["baselines"]["raw_pixels"]) == {"test", "retrieval", "unseen"}
+
+
+# Baselines
+
+
+def test_by_default_raw_pixels_are_the_only_baseline(report, sample):
+    assert set(report.metrics["baselines"]) == {"raw_pixels"}
+    found = report.metrics["baselines"]["raw_pixels"]
+    assert set(found) == {"test", "retrieval"}
+    assert set(found["retrieval"]) == RETRIEVAL  # no knn_accuracy
+    pixels = sample.test.images.reshape(200, -1) / 255
+    labels = sample.test.labels
+    check_verification(found["test"], pixels, labels, evaluation_pairs(labels))
+    check_retrieval(found["retrieval"], pixels, labels)
+    validation = sample.validation.images.reshape(100, -1) / 255
+    check_calibration(found["test"], validation, sample.validation.labels)
+
+
+def test_all_baselines_are_scored_on_the_same_pairs(with_baselines, sample):
+    found = with_baselines.metrics["baselines"]
+    assert set(found) == {*BASELINES, "random_base_model"}
+    labels = sample.test.labels
+    for name, embed in BASELINES.items():
+        x = {part: embed(split.images) for part, split in sample.splits.items()}
+        check_verification(found[name]["test"], x["test"], labels, evaluation_pairs(labels))
+        check_calibration(found[name]["test"], x["validation"], sample.validation.labels)
+        check_retrieval(found[name]["retrieval"], x["test"], labels)
+        check_knn(found[name]["retrieval"], x["test"], labels, x["train"], sample.train.labels)
+
+
+def test_the_random_base_model_is_untrained_and_the_same_every_time(with_baselines, tiny, sample):
+    found = with_baselines.metrics["baselines"]["random_base_model"]
+    again = tiny.evaluate(sample, baselines=True).metrics["baselines"]["random_base_model"]
+    assert again == found
+    assert set(found["retrieval"]) == RETRIEVAL | {"knn_accuracy"}
+    assert found["test"]["roc_auc"] < with_baselines.metrics["test"]["roc_auc"]
+
+
+def test_baselines_change_nothing_else(report, with_baselines):
+    for group in set(report.metrics) - {"baselines", "seconds"}:
+        assert report.metrics[group] == with_baselines.metrics[group]
+
+
+def test_a_model_of_ones_own_is_compared(tiny, sample):
+    report = evaluate(
+        tiny.embed,
+        tiny.calibration,
+        sample,
+        baselines={"left_half": lambda images: images[:, :, :14].reshape(len(images), -1) / 255},
+    )
+    assert set(report.metrics["baselines"]) == {*BASELINES, "left_half"}
+    half = sample.test.images[:, :, :14].reshape(200, -1) / 255
+    labels = sample.test.labels
+    check_verification(
+        report.metrics["baselines"]["left_half"]["test"], half, labels, evaluation_pairs(labels)
+    )
+
+
+def test_baselines_that_do_not_separate_pairs_are_left_out(tiny, sample):
+    """Photos on a light ground: their silhouette is the whole picture and tells nothing."""
+    bright = {
+        part: Split(np.maximum(split.images, 100), split.labels)
+        for part, split in sample.splits.items()
+    }
+    dataset = dataclasses.replace(sample, **bright)
+    report = evaluate(tiny.embed, tiny.calibration, dataset, baselines={})
+    assert set(report.metrics["baselines"]) == set(BASELINES) - {"silhouette_block_means"}
+    assert "best baseline" in str(report)
+
+
+def test_a_report_may_have_no_baseline_at_all():
+    # Two images of each class: a black and a white one, but for a trace of the class. Images of
+    # one class are further apart than others, in pixels.
+    def split(n):
+        images = np.array([(level, c) for c in range(4) for level in (0, 250)] * n, np.uint8)
+        return Split(images.reshape(-1, 1, 2, 1), np.tile(np.repeat(np.arange(4), 2), n))
+
+    dataset = Dataset(split(2), split(1), split(2), tuple("abcd"))
+    report = evaluate(lambda x: x[:, 0, 1].astype(np.float32), Calibration(0.5, 4.0), dataset)
+    assert report.metrics["test"]["accuracy"] == 1.0
+    assert report.metrics["baselines"] == {}
+    assert "baseline" not in str(report)
+
+
+# As text
+
+
+def rows(report):
+    """Return the table's rows by name."""
+    return {line[:19].strip(): line[19:].strip() for line in str(report).splitlines()}
+
+
+def test_table(report):
+    found = report.metrics
+    test, hard, low_high = found["test"], found["test_hard"], found["test"]["accuracy_ci95"]
+    pixels = found["baselines"]["raw_pixels"]["test"]
+    assert rows(report) == {
+        "pair accuracy": f"{test['accuracy']:.4f}  (95 % interval {low_high[0]:.4f} to "
+        f"{low_high[1]:.4f}; 380 test pairs)",
+        "ROC-AUC": f"{test['roc_auc']:.4f}",
+        "equal error rate": f"{test['eer']:.4f}",
+        "TAR at FAR 1 %": f"{test['tar_at_far_1e-2']:.4f}",
+        "calibration error": f"{test['ece']:.4f}",
+        "threshold": f"{test['threshold']:.4f}  (from validation pairs)",
+        "hard pairs": f"{hard['accuracy']:.4f} accuracy, {hard['roc_auc']:.4f} AUC",
+        "Recall@1": f"{found['retrieval']['recall_at_1']:.4f}",
+        "MAP@R": f"{found['retrieval']['map_at_r']:.4f}",
+        "baseline": f"{pixels['accuracy']:.4f} accuracy, {pixels['roc_auc']:.4f} AUC  "
+        "(raw pixels, test pairs)",
+    }
+
+
+def test_table_with_unseen_classes(unseen_report):
+    unseen = unseen_report.metrics["unseen"]
+    pixels = unseen_report.metrics["baselines"]["raw_pixels"]["unseen"]
+    found = rows(unseen_report)
+    assert found["unseen classes"] == (
+        f"{unseen['accuracy']:.4f} accuracy, {unseen['roc_auc']:.4f} AUC"
+    )
+    assert found["baseline"] == (
+        f"{pixels['accuracy']:.4f} accuracy, {pixels['roc_auc']:.4f} AUC  "
+        "(raw pixels, unseen pairs)"
+    )
+
+
+def test_table_names_the_best_baseline(with_baselines):
+    groups = {name: b["test"] for name, b in with_baselines.metrics["baselines"].items()}
+    best = max(groups, key=lambda name: groups[name]["roc_auc"])
+    assert rows(with_baselines)["best baseline"] == (
+        f"{groups[best]['accuracy']:.4f} accuracy, {groups[best]['roc_auc']:.4f} AUC  "
+        f"({best.replace('_', ' ')}, test pairs)"
+    )
+
+
+def test_table_with_duplicates(with_duplicates, tiny, sample):
+    left = with_duplicates.metrics["test_deduplicated"]
+    assert rows(with_duplicates)["without duplicates"] == (
+        f"{left['accuracy']:.4f} accuracy, {left['roc_auc']:.4f} AUC  "
+        "(8 test images are also in training data)"
+    )
+    images = np.concatenate([sample.train.images[:199], sample.test.images[199:]])
+    copied = dataclasses.replace(sample, test=Split(images, sample.test.labels))
+    report = evaluate(tiny.embed, tiny.calibration, copied)
+    assert report.metrics["test_deduplicated"] == {"removed_images": 199}
+    assert rows(report)["without duplicates"] == (
+        "too few are left to score  (199 test images are also in training data)"
+    )
+
+
+def test_repr_is_short(report):
+    accuracy = report.metrics["test"]["accuracy"]
+    assert repr(report) == f"<Report: accuracy {accuracy:.4f} on 380 test pairs>"
+
+
+# As files
+
+
+def files(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+
+
+def test_save_writes_metrics_embeddings_and_figures_and_nothing_else(report, tmp_path):
+    folder = tmp_path / "new" / "report"
+    report.save(str(folder))
+    assert files(tmp_path) == {
+        f"new/report/{name}"
+        for name in ("metrics.json", "embeddings.npz", *(f"figures/{f}.png" for f in FIGURES))
+    }
+    assert json.loads((folder / "metrics.json").read_text()) == report.metrics
+    with np.load(folder / "embeddings.npz") as saved:
+        assert set(saved) == set(report.embeddings)
+        for name, values in report.embeddings.items():
+            np.testing.assert_array_equal(saved[name], values)
+    for name in FIGURES:
+        picture = imread(folder / "figures" / f"{name}.png")
         assert min(picture.shape[:2]) > 300
-        assert picture[..., :3].std() > 0.02
+
+
+def test_metrics_are_json_without_nan(report, unseen_report, with_baselines):
+    for found in (report, unseen_report, with_baselines):
+        text = json.dumps(found.metrics, allow_nan=False)
+        assert json.loads(text) == found.metrics
+
+
+def test_evaluating_writes_nothing_and_prints_nothing(
+    tiny, tiny_run, sample, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    before = files(tiny_run)
+    tiny.evaluate(sample)
+    assert files(tiny_run) == before
+    assert files(tmp_path) == set()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_saved_report_is_read_with_its_run(report, tiny, tmp_path):
+    tiny.save(tmp_path)
+    assert load_verifier(tmp_path).metrics is None
+    report.save(tmp_path)
+    assert load_verifier(tmp_path).metrics == report.metrics
+
+
+def test_figures_are_drawn_once(report):
+    assert report.figures is report.figures
+
+
+# Which dataset
+
+
+def test_another_order_of_the_images_is_accepted(report, tiny, sample, rng):
+    shuffled = {
+        part: split.take(rng.permutation(len(split))) for part, split in sample.splits.items()
+    }
+    found = tiny.evaluate(dataclasses.replace(sample, **shuffled))
+    assert found.metrics["retrieval"] == pytest.approx(report.metrics["retrieval"], abs=0.006)
+
+
+def other_pixel(sample):
+    images = sample.test.images.copy()
+    images[5, 14, 14] ^= 1
+    return {"test": Split(images, sample.test.labels)}
+
+
+def other_label(sample):
+    labels = sample.validation.labels.copy()
+    labels[0] = (labels[0] + 1) % 10
+    return {"validation": Split(sample.validation.images, labels)}
+
+
+def swapped_splits(sample):
+    return {"train": sample.test, "test": sample.train}
+
+
+def swapped_images(sample):
+    """Swap one train image for a test image of its class: counts and classes stay."""
+    label = sample.train.labels[0]
+    there = np.flatnonzero(sample.test.labels == label)[0]
+    train, test = sample.train.images.copy(), sample.test.images.copy()
+    train[0], test[there] = sample.test.images[there], sample.train.images[0]
+    return {"train": Split(train, sample.train.labels), "test": Split(test, sample.test.labels)}
+
+
+def fewer_images(sample):
+    return {"test": sample.test.take(np.arange(199))}
+
+
+def other_names(sample):
+    return {"class_names": tuple("abcdefghij")}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [other_pixel, other_label, swapped_splits, swapped_images, fewer_images, other_names],
+)
+def test_another_dataset_is_refused(tiny, sample, change):
+    other = dataclasses.replace(sample, **change(sample))
+    with pytest.raises(DataError, match="must be the one that the model was trained on") as raised:
+        tiny.evaluate(other)
+    assert repr(other) in str(raised.value)
+    assert tiny.training["data"][:12] in str(raised.value)
+    assert other.fingerprint[:12] in str(raised.value)
+
+
+# Which model
+
+
+def test_an_exported_model_is_evaluated_as_well(report, exported, sample):
+    found = load_verifier(exported).evaluate(sample, baselines=True)
+    np.testing.assert_allclose(found.embeddings["test"], report.embeddings["test"], atol=1e-5)
+    assert found.metrics["test"]["accuracy"] == pytest.approx(
+        report.metrics["test"]["accuracy"], abs=0.01
+    )
+    assert set(found.metrics["baselines"]) == set(BASELINES)  # its weights cannot be drawn anew
+
+
+def test_a_model_without_its_calibration_is_not_evaluated(tiny, sample):
+    with pytest.raises(ModelError, match="keeps its calibration"):
+        Verifier.of_model(tiny.outer_model, None, config=tiny.config).evaluate(sample)
+
+
+# Several seeds
+
+
+def test_summary_has_mean_and_sample_deviation():
+    reports = [{"test": {"accuracy": a, "ci": [0, 1]}, "done": True} for a in (0.9, 0.92, 0.97)]
+    summary = summarize(reports)
+    assert summary["test"]["accuracy"]["mean"] == pytest.approx(0.93)
+    assert summary["test"]["accuracy"]["std"] == pytest.approx(0.036056, abs=1e-6)
+    assert set(summary) == {"test"}  # truth values have no mean
+    assert "ci" not in summary["test"]
+    assert "only_here" not in summarize([{"only_here": 1.0}, {}])
+    assert summarize([{"n": 3}]) == {"n": {"mean": 3.0, "std": 0.0}}
+
+
+def test_summary_of_reports(report, unseen_report):
+    summary = summarize([report.metrics, unseen_report.metrics])
+    accuracies = [r.metrics["test"]["accuracy"] for r in (report, unseen_report)]
+    assert summary["test"]["accuracy"]["mean"] == pytest.approx(np.mean(accuracies))
+    assert "unseen" not in summary
+    assert "10_way" not in summary["one_shot"]
+    assert "knn_accuracy" in summary["retrieval"]
+    json.dumps(summary, allow_nan=False)

@@ -1,0 +1,109 @@
+"""The protocol: calibrate on validation pairs, verify test pairs, retrieve among test images.
+
+It takes any function image -> embedding, so that our model, the baselines and other people's models
+are scored by the same code, on the same pairs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from siamese_keras.data.pairs import Pairs, calibration_pairs, evaluation_pairs
+from siamese_keras.data.splits import Dataset, Split
+from siamese_keras.evaluation import metrics
+from siamese_keras.models.calibration import Calibration, fit_calibration
+
+# uint8 [n, height, width, channels] -> float [n, embedding_dim]
+Embedder = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Scores:
+    """What the protocol found out about one representation.
+
+    Attributes:
+        metrics: `"test"`, as `metrics.verification` gives it; `"retrieval"`, as
+            `metrics.retrieval`, with `knn_accuracy` if asked for; with unseen classes `"unseen"`,
+            both of these in one.
+        calibration: Threshold and slope.
+        embeddings: float `[n, embedding_dim]` of the splits that were embedded, by name.
+        pairs: The test pairs.
+        distance: float64, their distances.
+    """
+
+    metrics: dict[str, Any]
+    calibration: Calibration
+    embeddings: dict[str, np.ndarray]
+    pairs: Pairs
+    distance: np.ndarray
+
+
+def calibrate(embed: Embedder, validation: Split) -> Calibration:
+    """Fit threshold and slope to pairs of validation images, half of them same.
+
+    Args:
+        embed: Function image -> embedding.
+        validation: Images that were not trained on.
+
+    Raises:
+        TrainingError: When the distances do not separate same from different pairs.
+    """
+    return _calibrated(embed(validation.images), validation.labels)
+
+
+def _calibrated(embeddings: np.ndarray, labels: np.ndarray) -> Calibration:
+    pairs = calibration_pairs(labels)
+    return fit_calibration(pairs.different, metrics.pair_distances(embeddings, pairs))
+
+
+def score(
+    embed: Embedder,
+    dataset: Dataset,
+    unseen: Split | None = None,
+    *,
+    calibration: Calibration | None = None,
+    knn: bool = True,
+) -> Scores:
+    """Score a representation by the protocol.
+
+    Args:
+        embed: Function image -> embedding.
+        dataset: The images, without unseen classes.
+        unseen: Test images of classes that were held out of training.
+        calibration: Threshold and slope; fitted on the validation images when None.
+        knn: Also classify test images by their nearest train images, which have to be embedded.
+
+    Returns:
+        The scores.
+
+    Raises:
+        TrainingError: As `calibrate`.
+    """
+    embedded = {"validation": embed(dataset.validation.images)}
+    calibration = calibration or _calibrated(embedded["validation"], dataset.validation.labels)
+    test = dataset.test
+    embedded["test"] = embed(test.images)
+    pairs = evaluation_pairs(test.labels, dataset.class_names)
+    distance = metrics.pair_distances(embedded["test"], pairs)
+    found: dict[str, Any] = {
+        "test": metrics.verification(pairs, distance, calibration),
+        "retrieval": metrics.retrieval(embedded["test"], test.labels),
+    }
+    if knn:
+        found["retrieval"]["knn_accuracy"] = metrics.knn_accuracy(
+            embed(dataset.train.images), dataset.train.labels, embedded["test"], test.labels
+        )
+    if unseen is not None:
+        embedded["unseen"] = embed(unseen.images)
+        others = evaluation_pairs(unseen.labels, dataset.class_names)
+        found["unseen"] = {
+            **metrics.verification(
+                others, metrics.pair_distances(embedded["unseen"], others), calibration
+            ),
+            **metrics.retrieval(embedded["unseen"], unseen.labels),
+        }
+    return Scores(found, calibration, embedded, pairs, distance)

@@ -1,0 +1,252 @@
+"""The verification report of a model: metrics, embeddings and figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from siamese_keras.data.pairs import Pairs, calibration_pairs, hard_pairs
+from siamese_keras.data.splits import Dataset, Split, hold_out_classes, image_digests
+from siamese_keras.errors import TrainingError
+from siamese_keras.evaluation import metrics
+from siamese_keras.evaluation.baselines import BASELINES, raw_pixels
+from siamese_keras.evaluation.figures import report_figures
+from siamese_keras.evaluation.protocol import Embedder, Scores, score
+from siamese_keras.files import atomic_path, write_json
+from siamese_keras.models.calibration import Calibration
+
+_SEED = 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Report:
+    """What `Verifier.evaluate` found out. `print(report)` shows the main figures as a table.
+
+    Attributes:
+        metrics: What `metrics.json` holds: `"test"`, `"test_hard"` (different pairs of the classes
+            most easily confused), `"test_deduplicated"` (without test images that are also in
+            train or validation, with their number `removed_images`) and, with unseen classes,
+            `"unseen"`, each as `metrics.verification` gives it; `"retrieval"`; `"one_shot"`;
+            `"baselines"`, the same figures for representations that need no training;
+            `"training"`; `"seconds"`, what it took to embed and score, and to do both for the
+            baselines.
+        embeddings: Of the validation, test and unseen images, by name, with their labels under
+            `test_labels` and so on.
+    """
+
+    metrics: dict[str, Any]
+    embeddings: dict[str, np.ndarray]
+    _draw: Any
+
+    def __repr__(self) -> str:
+        test = self.metrics["test"]
+        return f"<Report: accuracy {test['accuracy']:.4f} on {test['num_pairs']} test pairs>"
+
+    def __str__(self) -> str:
+        return _table(self.metrics)
+
+    @functools.cached_property
+    def figures(self) -> dict[str, Figure]:
+        """The figures by name, drawn when they are first asked for."""
+        return self._draw()
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write `metrics.json`, `embeddings.npz` and `figures/` into `folder`.
+
+        Args:
+            folder: A folder; it is created when it is missing.
+
+        Raises:
+            OSError: When they cannot be written; files that were there stay whole.
+        """
+        folder = Path(folder)
+        (folder / "figures").mkdir(parents=True, exist_ok=True)
+        write_json(folder / "metrics.json", self.metrics)
+        with atomic_path(folder / "embeddings.npz") as temporary:
+            np.savez(temporary, **self.embeddings)  # type: ignore[arg-type]
+        for name, figure in self.figures.items():
+            with atomic_path(folder / "figures" / f"{name}.png") as temporary:
+                figure.savefig(temporary)
+
+
+def evaluate(
+    embed: Embedder,
+    calibration: Calibration,
+    dataset: Dataset,
+    *,
+    unseen_classes: Sequence[str] = (),
+    baselines: Mapping[str, Embedder] | None = None,
+    training: Mapping[str, Any] | None = None,
+    history: Mapping[str, Sequence[float]] | None = None,
+) -> Report:
+    """Score a representation and compare it with representations that need no training.
+
+    Each image is embedded once; pairs are scored by gathering embeddings. Test images are read here
+    and nowhere else.
+
+    Args:
+        embed: Function image -> embedding.
+        calibration: Threshold and slope, fitted on validation pairs.
+        dataset: All classes, unseen ones too.
+        unseen_classes: The classes that were held out of training.
+        baselines: Score all of `BASELINES` and these; None scores raw pixels alone, without
+            `knn_accuracy`.
+        training: Facts of the training, for the report.
+        history: Figures of every epoch, for the figure of the training.
+
+    Returns:
+        The report; nothing is written or printed.
+    """
+    seen, unseen = hold_out_classes(dataset, unseen_classes)
+    started = time.perf_counter()
+    scores = score(embed, seen, unseen, calibration=calibration)
+    test, labels = scores.embeddings["test"], seen.test.labels
+
+    def scored(pairs: Pairs) -> dict[str, Any]:
+        return metrics.verification(pairs, metrics.pair_distances(test, pairs), calibration)
+
+    rivals = _rivals(scores, seen.validation, labels, seen.num_classes)
+    content = {
+        **scores.metrics,
+        "test_hard": scored(hard_pairs(labels, rivals, np.random.default_rng(_SEED))),
+        "test_deduplicated": _deduplicated(scores, seen),
+        "one_shot": _one_shot(test, labels),
+    }
+    scored_at = time.perf_counter()
+    content["baselines"] = _score_baselines(baselines, seen, unseen)
+    content["training"] = dict(training or {})
+    content["seconds"] = {
+        "model": round(scored_at - started, 2),
+        "baselines": round(time.perf_counter() - scored_at, 2),
+    }
+    splits = {"validation": seen.validation, "test": seen.test}
+    if unseen is not None:
+        splits["unseen"] = unseen
+    embeddings = {name: scores.embeddings[name] for name in splits}
+    embeddings |= {f"{name}_labels": split.labels for name, split in splits.items()}
+
+    def draw() -> dict[str, Figure]:
+        return report_figures(
+            seen.test, seen.class_names, test, scores.pairs, scores.distance, calibration,
+            history or {},
+        )  # fmt: skip
+
+    return Report(content, embeddings, draw)
+
+
+def _score_baselines(
+    baselines: Mapping[str, Embedder] | None, dataset: Dataset, unseen: Split | None
+) -> dict[str, Any]:
+    """Score baselines by the protocol, but for those that do not separate pairs at all."""
+    wanted: dict[str, Embedder] = {"raw_pixels": raw_pixels}
+    if baselines is not None:
+        wanted = {**BASELINES, **baselines}
+    found = {}
+    for name, embed in wanted.items():
+        try:
+            found[name] = score(embed, dataset, unseen, knn=baselines is not None).metrics
+        except TrainingError:  # such as silhouettes of photos, which are white all over
+            continue
+    return found
+
+
+def _one_shot(embeddings: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for ways in (5, 10):
+        if ways <= len(np.unique(labels)):
+            share, interval = metrics.one_shot(embeddings, labels, ways=ways, seed=_SEED)
+            found |= {f"{ways}_way": share, f"{ways}_way_ci95": interval}
+    return found
+
+
+def _rivals(
+    scores: Scores, validation: Split, test_labels: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """Return for each class the one that validation pairs are most often mistaken with."""
+    pairs = calibration_pairs(validation.labels)
+    distance = metrics.pair_distances(scores.embeddings["validation"], pairs)
+    accepted = scores.calibration.same(distance)
+    rates = metrics.class_error_rates(pairs, validation.labels, accepted, num_classes)
+    np.fill_diagonal(rates, np.nan)
+    rates[:, ~np.isin(np.arange(num_classes), test_labels)] = np.nan  # no test image to draw
+    return np.nan_to_num(rates, nan=-1.0).argmax(axis=1)
+
+
+def _deduplicated(scores: Scores, dataset: Dataset) -> dict[str, Any]:
+    """Score the pairs without test images that are also in train or validation."""
+    known = {*image_digests(dataset.train.images), *image_digests(dataset.validation.images)}
+    fresh = np.array([digest not in known for digest in image_digests(dataset.test.images)])
+    kept = fresh[scores.pairs.left] & fresh[scores.pairs.right]
+    found: dict[str, Any] = {"removed_images": int((~fresh).sum())}
+    if len(set(scores.pairs.different[kept])) == 2:
+        found |= metrics.verification(
+            scores.pairs.take(kept), scores.distance[kept], scores.calibration
+        )
+    return found
+
+
+def _table(report: dict[str, Any]) -> str:
+    """Return the main figures as lines of text."""
+    test, interval = report["test"], report["test"]["accuracy_ci95"]
+
+    def brief(group: dict[str, Any]) -> str:
+        return f"{group['accuracy']:.4f} accuracy, {group['roc_auc']:.4f} AUC"
+
+    rows = [
+        (
+            "pair accuracy",
+            f"{test['accuracy']:.4f}  (95 % interval {interval[0]:.4f} to {interval[1]:.4f}; "
+            f"{test['num_pairs']} test pairs)",
+        ),
+        ("ROC-AUC", f"{test['roc_auc']:.4f}"),
+        ("equal error rate", f"{test['eer']:.4f}"),
+        ("TAR at FAR 1 %", f"{test['tar_at_far_1e-2']:.4f}"),
+        ("calibration error", f"{test['ece']:.4f}"),
+        ("threshold", f"{test['threshold']:.4f}  (from validation pairs)"),
+        ("hard pairs", brief(report["test_hard"])),
+        ("Recall@1", f"{report['retrieval']['recall_at_1']:.4f}"),
+        ("MAP@R", f"{report['retrieval']['map_at_r']:.4f}"),
+    ]
+    if removed := report["test_deduplicated"]["removed_images"]:
+        left = report["test_deduplicated"]
+        result = brief(left) if "accuracy" in left else "too few are left to score"
+        images = "test image is" if removed == 1 else "test images are"
+        rows.append(("without duplicates", f"{result}  ({removed} {images} also in training data)"))
+    if "unseen" in report:
+        rows.append(("unseen classes", brief(report["unseen"])))
+    if report["baselines"]:
+        group = "unseen" if "unseen" in report else "test"
+        name, best = max(report["baselines"].items(), key=lambda item: item[1][group]["roc_auc"])
+        label = "best baseline" if len(report["baselines"]) > 1 else "baseline"
+        rows.append((label, f"{brief(best[group])}  ({name.replace('_', ' ')}, {group} pairs)"))
+    return "\n".join(f"{name:19s}  {value}" for name, value in rows)
+
+
+def summarize(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return mean and sample standard deviation of every number that all reports have.
+
+    Args:
+        reports: `Report.metrics` of several seeds.
+
+    Returns:
+        Dictionaries nested as in the reports, with `{"mean": ..., "std": ...}` for each number.
+    """
+    summary: dict[str, Any] = {}
+    for key, value in reports[0].items():
+        values = [report[key] for report in reports if key in report]
+        if len(values) < len(reports):
+            continue
+        if isinstance(value, dict):
+            summary[key] = summarize(values)
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+            summary[key] = {"mean": float(np.mean(values)), "std": deviation}
+    return summary
