@@ -1,7 +1,6 @@
-"""Two ways to ask an exported model: load it, or ask the TensorFlow Serving that serves it.
+"""Clients of an exported model: loaded into this process, or behind a TensorFlow Serving.
 
-Both give an `Ask`: `ask("compare_bytes", {"left": [...], "right": [...]})` returns NumPy arrays by
-output name. Nothing here imports Keras, so that a program starts as fast as TensorFlow.
+Nothing here imports Keras, so that a program starts as fast as TensorFlow.
 """
 
 from __future__ import annotations
@@ -9,30 +8,83 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-Ask = Callable[[str, Mapping[str, Sequence[bytes]]], dict[str, np.ndarray]]
+from siamese_keras.data.inputs import Batch
+from siamese_keras.errors import ArgumentError, ModelError, RequestError, plain_reason
+from siamese_keras.serving.address import check_model_url
+
+# ask("compare_bytes", {"left": [...], "right": [...]}) returns arrays by output name.
+Ask = Callable[[str, Mapping[str, Batch]], dict[str, np.ndarray]]
+
+_BATCH_SIZE = 64
 
 
-class ModelError(ValueError):
-    """The model cannot be asked; the message says why."""
+class ExportedModel:
+    """An exported model, asked through its signatures.
+
+    Args:
+        ask: From `load_saved_model` or `connect`.
+    """
+
+    batch_size = _BATCH_SIZE
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+
+    def embed(self, images: Batch) -> np.ndarray:
+        """Return the embeddings of images, float32 `[n, embedding_dim]`.
+
+        Raises:
+            RequestError: When the model refuses an image.
+            ModelError: When the model cannot be asked or is not an export of this package.
+        """
+        signature = "embed" if isinstance(images, np.ndarray) else "embed_bytes"
+        answer = self._ask(signature, {"images": images})
+        return _rows(answer, "embedding", len(images), rank=2).astype(np.float32, copy=False)
+
+    def compare(self, left: Batch, right: Batch) -> dict[str, np.ndarray]:
+        """Return `distance`, `similarity` and `same` of pairs, each `[n]`.
+
+        Raises:
+            ArgumentError: When one side is an array and the other one files.
+            Others: as `embed`.
+        """
+        if isinstance(left, np.ndarray) != isinstance(right, np.ndarray):
+            raise ArgumentError(
+                "`left` and `right` must be both arrays or both files: a server compares them in "
+                "one request. Received: one of each"
+            )
+        signature = "serving_default" if isinstance(left, np.ndarray) else "compare_bytes"
+        answer = self._ask(signature, {"left": left, "right": right})
+        return {
+            name: _rows(answer, name, len(left), rank=1)
+            for name in ("distance", "similarity", "same")
+        }
 
 
-class RefusedError(ModelError):
-    """The model refuses this request, as when a file is no image; it may well answer another."""
+def _rows(answer: Mapping[str, np.ndarray], name: str, rows: int, *, rank: int) -> np.ndarray:
+    values = answer.get(name, np.empty(0))
+    if values.ndim != rank or len(values) != rows or values.dtype.kind not in "bif":
+        raise ModelError("The model that was asked is not an export of this package.")
+    return values
 
 
-def versions(folder: Path) -> list[int]:
-    """Return the numbers of the versions below `folder`, in order; other names are none."""
-    return sorted(int(path.name) for path in folder.iterdir() if re.fullmatch("[0-9]+", path.name))
+def versions(folder: Path) -> dict[int, Path]:
+    """Return the folders of the versions below `folder` by number, in order."""
+    found = {
+        int(path.name): path
+        for path in folder.iterdir()
+        if path.name.isascii() and path.name.isdecimal() and path.is_dir()
+    }
+    return dict(sorted(found.items()))
 
 
 def newest_version(folder: Path) -> Path:
@@ -43,13 +95,48 @@ def newest_version(folder: Path) -> Path:
     """
     if (folder / "saved_model.pb").is_file():
         return folder
-    found = versions(folder) if folder.is_dir() else []
+    found = versions(folder) if folder.is_dir() else {}
     if not found:
         raise ModelError(
-            f"`{folder}` must be the folder of an exported model. Export one with "
-            "`python -m siamese_keras.export RUN`, or name another folder by --model."
+            f"`{folder}` must be the folder of a run, as `python -m siamese_keras.train` writes "
+            "it, or of an exported model, as `python -m siamese_keras.export RUN` does."
         )
-    return folder / str(found[-1])
+    return found[max(found)]
+
+
+def only_model(folder: Path) -> Path:
+    """Return the only model below `folder`.
+
+    Raises:
+        ModelError: When there is none, or more than one.
+    """
+    found = (
+        sorted(p for p in folder.iterdir() if p.is_dir() and versions(p)) if folder.is_dir() else []
+    )
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise ModelError(
+            f"`{folder}` must hold one exported model, or --model must name one. Received: {names}"
+        )
+    return found[0]
+
+
+def read_model_json(version: Path) -> dict[str, Any]:
+    """Read the facts of an exported model, `assets.extra/model.json`.
+
+    Raises:
+        ModelError: When the file is missing or damaged.
+    """
+    path = version / "assets.extra" / "model.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"`{version}` is not an export of this package: `{path}` cannot be read. {error}"
+        ) from None
+    if not isinstance(content, dict):
+        raise ModelError(f"`{path}` must be a JSON object.")
+    return content
 
 
 def load_saved_model(folder: Path) -> Ask:
@@ -59,7 +146,8 @@ def load_saved_model(folder: Path) -> Ask:
         folder: `saved_models/<name>/<n>`.
 
     Returns:
-        The way to ask it. It raises `RefusedError` for what the model refuses.
+        The function that asks it. It raises `RequestError` for requests that the
+        model refuses.
 
     Raises:
         ModelError: When it cannot be loaded.
@@ -69,43 +157,52 @@ def load_saved_model(folder: Path) -> Ask:
     except Exception as error:  # TensorFlow raises many kinds for damaged files
         raise ModelError(f"`{folder}` cannot be loaded. {plain_reason(str(error))}") from None
 
-    def ask(signature: str, inputs: Mapping[str, Sequence[bytes]]) -> dict[str, np.ndarray]:
+    def ask(signature: str, inputs: Mapping[str, Batch]) -> dict[str, np.ndarray]:
         if signature not in model.signatures:
             raise ModelError(f"The model in `{folder}` has no signature {signature!r}.")
         tensors = {name: tf.constant(values) for name, values in inputs.items()}
         try:
             outputs = model.signatures[signature](**tensors)
         except tf.errors.OpError as error:
-            raise RefusedError(plain_reason(error.message)) from None
+            raise RequestError(plain_reason(error.message)) from None
         return {name: tensor.numpy() for name, tensor in outputs.items()}
 
     return ask
 
 
 def connect(url: str, *, timeout: float = 10.0) -> Ask:
-    """Reach a model of a running TensorFlow Serving by its REST interface.
+    """Reach a model of a running TensorFlow Serving through its REST API.
 
     Args:
-        url: The model's address, `http://host:8501/v1/models/<name>`, with `/versions/<n>` behind
-            it or not.
+        url: The model's address, `http://host:8501/v1/models/<name>`, with or without
+            `/versions/<n>`.
         timeout: Seconds to wait for the connection, and for each part of the answer.
 
     Returns:
-        The way to ask it; nothing is sent before. It raises `RefusedError` for what the model
-        refuses and `ModelError` when no answer comes.
-    """
+        The function that asks it; nothing is sent before. It raises `RequestError` for requests
+        that the model refuses and `ModelError` when no answer comes.
 
-    def ask(signature: str, inputs: Mapping[str, Sequence[bytes]]) -> dict[str, np.ndarray]:
+    Raises:
+        ArgumentError: When `url` is not the address of a model.
+    """
+    check_model_url(url)
+    url = url.rstrip("/")
+
+    def ask(signature: str, inputs: Mapping[str, Batch]) -> dict[str, np.ndarray]:
         columns = {
-            name: [{"b64": base64.b64encode(value).decode()} for value in values]
+            name: values.tolist() if isinstance(values, np.ndarray) else list(map(_as_json, values))
             for name, values in inputs.items()
         }
         outputs = _post(f"{url}:predict", {"signature_name": signature, "inputs": columns}, timeout)
-        if not isinstance(outputs, dict):  # of a single output, the server leaves out the name
+        if not isinstance(outputs, dict):  # the server does not name a single output
             outputs = {"embedding": outputs}
         return {name: np.asarray(values) for name, values in outputs.items()}
 
     return ask
+
+
+def _as_json(content: bytes) -> dict[str, str]:
+    return {"b64": base64.b64encode(content).decode()}
 
 
 def _post(url: str, content: dict[str, Any], timeout: float) -> Any:
@@ -118,7 +215,7 @@ def _post(url: str, content: dict[str, Any], timeout: float) -> Any:
         return answer["outputs"]
     except urllib.error.HTTPError as error:
         message = f"`{url}` answered {error.code}: {_stated_reason(error)}"
-        raise (RefusedError if error.code == 400 else ModelError)(message) from None
+        raise (RequestError if error.code == 400 else ModelError)(message) from None
     except OSError as error:
         reason = getattr(error, "reason", error)  # urllib wraps what happens before the answer
         if isinstance(reason, TimeoutError):
@@ -133,11 +230,3 @@ def _stated_reason(error: urllib.error.HTTPError) -> str:
         return plain_reason(json.load(error)["error"])
     except (OSError, ValueError, KeyError, TypeError):
         return str(error.reason)
-
-
-def plain_reason(message: str) -> str:
-    """Reduce a message of TensorFlow to what a user can use: one line, without names of nodes."""
-    noise = ("Graph execution error:", "Detected at node", "<stack traces", " ", "\t")
-    lines = (line for line in message.splitlines() if line and not line.startswith(noise))
-    line = re.sub(r"\{\{.*?\}\} *| *\[Op:.*$", "", next(lines, message))
-    return re.sub(r"^assertion failed: \[(.*?)\]", r"\1", line)

@@ -1,4 +1,4 @@
-"""What an exported model answers: its signatures, and requests that try each of them."""
+"""The signatures of an exported model, and requests that try each of them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import numpy as np
 import tensorflow as tf
 
 from siamese_keras.data.decode import decode_batch
-from siamese_keras.models.calibration import Classifier
+from siamese_keras.errors import ModelError
+from siamese_keras.models.calibration import Calibration
+from siamese_keras.models.outer_model import base_model_of
 
 Signature = tuple[Callable[..., dict[str, Any]], list[tf.TensorSpec]]
 
 
-def build_signatures(outer: keras.Model, classifier: Classifier) -> dict[str, Signature]:
+def build_signatures(outer: keras.Model, calibration: Calibration) -> dict[str, Signature]:
     """Build the functions that a served model offers, each with its named inputs.
 
     | signature | inputs | outputs |
@@ -26,29 +28,29 @@ def build_signatures(outer: keras.Model, classifier: Classifier) -> dict[str, Si
     | `embed` | `images`: uint8 `[n, height, width, channels]` | `embedding`: float32 `[n, d]` |
     | `embed_bytes` | `images`: string `[n]`, PNG or JPEG files | the same |
 
-    A request that does not fit, an empty one too, gets INVALID_ARGUMENT. Without these checks an
+    A request of the wrong shape, or an empty one, gets INVALID_ARGUMENT. Without these checks an
     input of the wrong rank ends the server's process, inside the convolution.
 
     Args:
-        outer: The outer model, (left, right) -> distance, with its base model as layer `base`.
-        classifier: What turns its distances into answers.
+        outer: The outer model, (left, right) -> distance.
+        calibration: Threshold and slope, which become part of the graph.
 
     Returns:
         Function and input specifications by signature.
 
     Raises:
-        ValueError: When the model takes images of neither 1 nor 3 channels.
+        ModelError: When the model takes images of other than 1 or 3 channels.
     """
-    base = outer.get_layer("base")
+    base = base_model_of(outer)
     shape = base.input_shape[1:]
     if shape[-1] not in (1, 3):
-        raise ValueError(f"An exported model must take 1 or 3 channels. Received: {shape[-1]}")
+        raise ModelError(f"An exported model must take 1 or 3 channels. Received: {shape[-1]}")
 
     def compare(left: tf.Tensor, right: tf.Tensor) -> dict[str, tf.Tensor]:
         left, right = _batches(left, right, shape=[None, *shape])
         distance = outer({"left": left, "right": right}, training=False)
-        similarity = tf.sigmoid(classifier.scale * (classifier.threshold - distance))
-        same = distance <= classifier.threshold
+        similarity = tf.sigmoid(calibration.slope * (calibration.threshold - distance))
+        same = distance <= calibration.threshold
         return {"distance": distance, "similarity": similarity, "same": same}
 
     def compare_bytes(left: tf.Tensor, right: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -78,7 +80,7 @@ def build_signatures(outer: keras.Model, classifier: Classifier) -> dict[str, Si
 
 
 def _batches(*tensors: tf.Tensor, shape: list[int | None]) -> list[tf.Tensor]:
-    """Return batches of one size, for operations that must not see others."""
+    """Return the inputs, for operations that must not run unless they are batches of one size."""
     shaped = [tf.ensure_shape(tensor, shape) for tensor in tensors]
     sizes = tf.stack([tf.shape(tensor)[0] for tensor in shaped])
     check = tf.debugging.Assert(

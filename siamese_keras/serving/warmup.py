@@ -1,8 +1,8 @@
 """Warm-up requests: what TensorFlow Serving replays before it serves a version.
 
 The format is a TFRecord file of `tensorflow.serving.PredictionLog` messages. Their classes come
-with `tensorflow-serving-api`, which is much for four nested messages: they are encoded here, and
-the tests read them back with the real classes.
+with `tensorflow-serving-api`, which pins TensorFlow's version. The four nested messages are
+therefore encoded here, and the tests read them back with the real classes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def write_warmup_requests(
 
     Args:
         path: File to write.
-        model_name: Name that the model is served by.
+        model_name: Name that the model is served under.
         requests: Arrays by input name, by signature.
     """
     with tf.io.TFRecordWriter(str(path)) as writer:

@@ -1,12 +1,9 @@
 """Exporting: what a version's folder holds, and that it appears whole or not at all."""
 
-import dataclasses
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
+import shutil
 import threading
 from pathlib import Path
 
@@ -16,101 +13,93 @@ import pytest
 import tensorflow as tf
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf import wrappers_pb2 as _registers_int64_value  # noqa: F401
-from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from siamese_keras import __version__
-from siamese_keras import export as export_module
-from siamese_keras.export import export, main, verify
-from siamese_keras.models.base_model import build_base_model, build_outer_model
-from siamese_keras.models.calibration import Classifier
-from siamese_keras.serving.client import newest_version, versions
+from siamese_keras import __version__, load_verifier
+from siamese_keras.errors import ArgumentError, ModelError
+from siamese_keras.models.base_model import build_base_model
+from siamese_keras.models.calibration import Calibration
+from siamese_keras.models.outer_model import build_outer_model
+from siamese_keras.serving import exporter
+from siamese_keras.serving.client import read_model_json, versions
+from siamese_keras.serving.exporter import export, verify
 from siamese_keras.serving.signatures import build_signatures, example_requests
-from siamese_keras.serving.warmup import WARMUP_FILE, prediction_log
-from siamese_keras.verifier import Run
 
 SAVED_MODELS = Path(__file__).parents[2] / "saved_models"
+CALIBRATION = Calibration(threshold=0.5, slope=3.0)
+CLASSES = ("persian", "tabby")
 
 
 def listing(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_every_variable_is_stored_once(exported, tiny_run):
+def small_model(shape=(9, 7, 1), **options):
+    keras.utils.set_random_seed(0)
+    return build_outer_model(build_base_model(shape, filters=(2,), embedding_dim=3, **options))
+
+
+@pytest.fixture(scope="module")
+def outer():
+    return small_model()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Write a graph that does nothing, and trust it: for tests of the folder."""
+
+    def signatures(outer, calibration):
+        return {"nothing": (lambda x: {"x": x}, [tf.TensorSpec([], tf.float32, "x")])}
+
+    monkeypatch.setattr(exporter, "build_signatures", signatures)
+    monkeypatch.setattr(exporter, "verify", lambda *_: None)
+
+
+@pytest.fixture
+def without_files(monkeypatch):
+    """Export and verify the two signatures that are soon traced, which decode no files."""
+    names = ("serving_default", "embed")
+
+    def signatures(*arguments):
+        return {name: build_signatures(*arguments)[name] for name in names}
+
+    def requests(*arguments, **options):
+        return {name: example_requests(*arguments, **options)[name] for name in names}
+
+    monkeypatch.setattr(exporter, "build_signatures", signatures)
+    monkeypatch.setattr(exporter, "example_requests", requests)
+
+
+def test_every_variable_is_stored_once(exported, tiny):
     stored = tf.train.list_variables(str(exported / "variables" / "variables"))
     shapes = [shape for name, shape in stored if name != "_CHECKPOINTABLE_OBJECT_GRAPH"]
-    assert sum(int(np.prod(shape)) for shape in shapes) == tiny_run.base.count_params()
+    assert sum(int(np.prod(shape)) for shape in shapes) == tiny.base_model.count_params()
 
 
-def test_signatures_have_named_inputs_and_outputs(exported):
-    signatures = tf.saved_model.load(str(exported)).signatures
-    pixels, files = ((None, 28, 28, 1), "uint8"), ((None,), "string")
-    answer = {
-        "distance": ((None,), "float32"),
-        "similarity": ((None,), "float32"),
-        "same": ((None,), "bool"),
-    }
-
-    def described(specs):
-        return {name: (tuple(spec.shape), spec.dtype.name) for name, spec in specs.items()}
-
-    found = {
-        name: (
-            described(function.structured_input_signature[1]),
-            described(function.structured_outputs),
-        )
-        for name, function in signatures.items()
-    }
-    embedding = {"embedding": ((None, 8), "float32")}
-    assert found == {
-        "serving_default": ({"left": pixels, "right": pixels}, answer),
-        "compare_bytes": ({"left": files, "right": files}, answer),
-        "embed": ({"images": pixels}, embedding),
-        "embed_bytes": ({"images": files}, embedding),
-    }
-
-
-def test_model_json(exported, tiny_run):
+def test_model_json(exported, tiny, tiny_run):
     content = json.loads((exported / "assets.extra" / "model.json").read_text())
     del content["metrics"]  # see the next test
     assert content == {
         "name": "tiny",
         "siamese_keras": __version__,
-        "class_names": list(tiny_run.class_names),
+        "class_names": list(tiny.class_names),
         "image_shape": [28, 28, 1],
-        "threshold": tiny_run.classifier.threshold,
-        "scale": tiny_run.classifier.scale,
-        "config": json.loads((tiny_run.path / "config.json").read_text()),
+        "threshold": tiny.calibration.threshold,
+        "slope": tiny.calibration.slope,
+        "config": json.loads((tiny_run / "config.json").read_text()),
+        "training": tiny.training,
     }
 
 
-def test_metrics_of_a_scored_run_go_along(tiny_run, tmp_path):
-    (tmp_path / "metrics.json").write_text('{"test": {"accuracy": 0.9}}')
-    version = export(dataclasses.replace(tiny_run, path=tmp_path), tmp_path / "models")
-    content = json.loads((version / "assets.extra" / "model.json").read_text())
-    assert content["metrics"] == {"test": {"accuracy": 0.9}}
-
-
-def test_warmup_requests_are_what_the_real_messages_say(exported):
-    records = list(tf.data.TFRecordDataset(str(exported / WARMUP_FILE)).as_numpy_iterator())
-    logs = [prediction_log_pb2.PredictionLog.FromString(record) for record in records]
-    expected = []
-    for signature, inputs in example_requests((28, 28, 1), batch_size=1).items():
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name = "tiny"
-        request.model_spec.signature_name = signature
-        for name, array in inputs.items():
-            request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
-        predict_log = prediction_log_pb2.PredictLog(request=request)
-        expected.append(prediction_log_pb2.PredictionLog(predict_log=predict_log))
-    assert logs == expected
-
-
-@pytest.mark.parametrize("size", [1, 127, 128, 16_383, 16_384, 3_000_000])
-def test_lengths_of_every_number_of_bytes_are_encoded(size):
-    encoded = prediction_log("m", "s", {"x": np.zeros(size, np.uint8)})
-    log = prediction_log_pb2.PredictionLog.FromString(encoded)
-    assert tf.make_ndarray(log.predict_log.request.inputs["x"]).shape == (size,)
+@pytest.mark.usefixtures("quick")
+def test_the_metrics_of_a_scored_run_go_along(tiny, tiny_run, tmp_path):
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    (run / "metrics.json").write_text('{"test": {"accuracy": 0.9}}')
+    version = load_verifier(run).export(tmp_path / "models")
+    assert read_model_json(version)["metrics"] == {"test": {"accuracy": 0.9}}
+    (run / "metrics.json").unlink()
+    version = load_verifier(run).export(tmp_path / "models")
+    assert read_model_json(version)["metrics"] is None
 
 
 def test_models_config():
@@ -141,23 +130,34 @@ def test_batching_config():
     assert all(getattr(parameters, name).value > 0 for name in names)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_any_scale_and_colour_exports(channels, tmp_path, tiny_run):
-    keras.utils.set_random_seed(0)
-    base = build_base_model((9, 7, channels), filters=(4,), embedding_dim=3, unit_length=False)
-    run = Run(
-        tmp_path, tiny_run.config, build_outer_model(base), Classifier(0.5, 3.0), ("a", "b"), {}
-    )
-    base.get_layer("embedding").set_weights(
-        [w * 1000 for w in base.get_layer("embedding").get_weights()]
-    )
-    assert export(run, tmp_path / "models") == tmp_path / "models" / "1"
+def of_large_embeddings(shape):
+    outer = small_model(shape, unit_length=False)
+    embedding = outer.get_layer("base").get_layer("embedding")
+    embedding.set_weights([weight * 1000 for weight in embedding.get_weights()])
+    return outer
 
 
-def test_two_channels_are_refused(tmp_path, tiny_run):
-    outer = build_outer_model(build_base_model((8, 8, 2), filters=(2,)))
-    with pytest.raises(ValueError, match=r"1 or 3 channels\. Received: 2"):
-        export(dataclasses.replace(tiny_run, outer=outer), tmp_path)
+def test_a_model_of_color_images_exports(tmp_path):
+    folder = tmp_path / "new" / "models"
+    assert export(of_large_embeddings((9, 7, 3)), CALIBRATION, folder) == folder / "1"
+
+
+@pytest.mark.usefixtures("without_files")
+def test_embeddings_in_the_thousands_are_compared_in_proportion(tmp_path):
+    outer = of_large_embeddings((9, 7, 1))
+    assert export(outer, CALIBRATION, str(tmp_path)) == tmp_path / "1"
+
+
+def test_two_channels_are_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"1 or 3 channels\. Received: 2"):
+        export(small_model((8, 8, 2)), CALIBRATION, tmp_path)
+    assert listing(tmp_path) == set()
+
+
+def test_an_address_is_not_made_into_a_local_folder(outer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArgumentError, match=r"on this machine\. Received: gs://bucket/models"):
+        export(outer, CALIBRATION, "gs://bucket/models")
     assert listing(tmp_path) == set()
 
 
@@ -167,26 +167,30 @@ def scaled(outer: keras.Model, factor: float) -> keras.Model:
     return copy
 
 
-def test_a_model_that_answers_nan_is_not_published(tiny_run, tmp_path):
-    broken = dataclasses.replace(tiny_run, outer=scaled(tiny_run.outer, np.nan))
-    with pytest.raises(ValueError, match="differs by nan"):
-        export(broken, tmp_path)
+@pytest.mark.usefixtures("without_files")
+def test_a_model_that_answers_nan_is_not_published(outer, tmp_path):
+    with pytest.raises(ModelError, match=r"differs by nan, .* Nothing was exported\."):
+        export(scaled(outer, np.nan), CALIBRATION, tmp_path)
     assert listing(tmp_path) == set()
 
 
-def test_a_model_that_answers_otherwise_is_not_published(tiny_run, tmp_path, monkeypatch):
-    def altered(outer, classifier):
-        return build_signatures(scaled(outer, 1.001), classifier)
+@pytest.mark.usefixtures("without_files")
+def test_a_model_that_answers_otherwise_is_not_published(tmp_path, monkeypatch):
+    outer = small_model(unit_length=False)
+    signatures = exporter.build_signatures
 
-    monkeypatch.setattr(export_module, "build_signatures", altered)
-    with pytest.raises(ValueError, match="does not answer as the run's"):
-        export(tiny_run, tmp_path)
+    def altered(outer, calibration):
+        return signatures(scaled(outer, 1.001), calibration)
+
+    monkeypatch.setattr(exporter, "build_signatures", altered)
+    with pytest.raises(ModelError, match="does not answer as the Keras model does: "):
+        export(outer, CALIBRATION, tmp_path)
     assert listing(tmp_path) == set()
 
 
 @pytest.mark.parametrize("signature", ["serving_default", "compare_bytes", "embed", "embed_bytes"])
-def test_every_signature_is_compared(signature, exported, tiny_run, monkeypatch):
-    """`verify` passes as it is, and fails when one signature gets another request's images."""
+def test_every_signature_is_compared(signature, exported, tiny, monkeypatch):
+    """`verify`, which passed for the export, fails when one signature gets other images."""
 
     def requests(shape, *, batch_size):
         content = example_requests(shape, batch_size=batch_size)
@@ -194,106 +198,155 @@ def test_every_signature_is_compared(signature, exported, tiny_run, monkeypatch)
         content[signature] = {**content[signature], name: values[::-1].copy()}
         return content
 
-    verify(tiny_run, exported)
-    monkeypatch.setattr(export_module, "example_requests", requests)
-    with pytest.raises(ValueError, match="differs by"):
-        verify(tiny_run, exported)
+    monkeypatch.setattr(exporter, "example_requests", requests)
+    with pytest.raises(ModelError, match="differs by"):
+        verify(tiny.outer_model, tiny.calibration, exported)
 
 
-def write_two_files(_run: Run, path: Path, _name: str) -> None:
-    path.mkdir()
-    for name in ("saved_model.pb", "variables"):
-        (path / name).write_text(threading.current_thread().name)
+def test_similarities_are_compared(exported, tiny):
+    flatter = Calibration(tiny.calibration.threshold, tiny.calibration.slope * 0.99)
+    with pytest.raises(ModelError, match="similarity of serving_default differs by"):
+        verify(tiny.outer_model, flatter, exported)
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Export two small files, and trust them."""
-    monkeypatch.setattr(export_module, "_write", write_two_files)
-    monkeypatch.setattr(export_module, "verify", lambda run, path: None)
+@pytest.mark.usefixtures("without_files")
+def test_decisions_are_compared(outer, tmp_path):
+    """With a slope of nearly 0 all similarities are 0.5, whatever the threshold is."""
+    never, always = Calibration(-1.0, 1e-9), Calibration(100.0, 1e-9)
+    version = export(outer, never, tmp_path)
+    verify(outer, never, version)
+    with pytest.raises(ModelError, match="same of serving_default differs by 1,"):
+        verify(outer, always, version)
 
 
-def test_two_exports_at_once_become_two_versions(quick, tiny_run, tmp_path, monkeypatch):
-    both = threading.Barrier(2, timeout=20)
-    first = threading.local()
+@pytest.mark.usefixtures("quick")
+def test_versions_count_up_and_nothing_is_replaced(outer, tmp_path):
+    for name in ("7", "notes", "12.bak", ".writing-x", "³"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "9").write_text("a file")
+    assert export(outer, CALIBRATION, tmp_path) == tmp_path / "10"
+    assert list(versions(tmp_path)) == [7, 10]
+    assert (tmp_path / "9").read_text() == "a file"
+    (tmp_path / "011").mkdir()
+    assert export(outer, CALIBRATION, tmp_path) == tmp_path / "12"
 
-    def listed_together(folder):
-        """Both see the folder empty before either writes."""
-        found = versions(folder)
-        if not hasattr(first, "done"):
-            first.done = True
+
+@pytest.mark.usefixtures("quick")
+def test_another_project_cannot_become_the_next_version(outer, tmp_path):
+    def export_again(outer=outer, classes=CLASSES):
+        return export(outer, CALIBRATION, tmp_path, class_names=classes).name
+
+    assert export_again() == "1"
+    for classes in (("lily", "rose"), (*CLASSES, "siamese"), CLASSES[::-1], ()):
+        with pytest.raises(ArgumentError) as refused:
+            export_again(classes=classes)
+        assert str(refused.value) == (
+            f"`{tmp_path / '1'}` is a model of other images, so this one cannot become its next "
+            f"version. Its classes: persian, tabby. Received: {', '.join(classes)}. Export under "
+            "another name."
+        )
+    for shape in ((9, 8, 1), (9, 7, 3)):
+        with pytest.raises(ArgumentError, match=r"Its image shape: 9, 7, 1\. Received: "):
+            export_again(small_model(shape))
+    assert listing(tmp_path) == {"1"}
+    assert export_again(small_model(embedding_activation="relu")) == "2"
+
+
+@pytest.mark.usefixtures("quick")
+def test_many_classes_are_not_all_listed(outer, tmp_path):
+    classes = [tuple(f"{word} {i}" for i in range(100)) for word in ("cat", "dog")]
+    export(outer, CALIBRATION, tmp_path, class_names=classes[0])
+    with pytest.raises(ArgumentError, match=r"cat 7, \.\.\.\. Received: dog 0, .*dog 7, \.\.\.\. "):
+        export(outer, CALIBRATION, tmp_path, class_names=classes[1])
+
+
+@pytest.mark.usefixtures("quick")
+def test_versions_of_other_packages_are_not_judged(outer, tmp_path):
+    (tmp_path / "4").mkdir()
+    assert export(outer, CALIBRATION, tmp_path, class_names=CLASSES) == tmp_path / "5"
+
+
+@pytest.mark.usefixtures("quick")
+def test_two_exports_at_once_become_two_versions(outer, tmp_path, monkeypatch):
+    """Both see the folder empty, and want to become version 1 at the same time."""
+    both = threading.Barrier(2, timeout=60)
+    rename, met = Path.rename, threading.local()
+
+    def rename_together(path, target):
+        if not hasattr(met, "done"):
+            met.done = True
+            assert Path(target).name == "1"
             both.wait()
-        return found
+        return rename(path, target)
 
-    monkeypatch.setattr(export_module, "versions", listed_together)
+    monkeypatch.setattr(Path, "rename", rename_together)
+    published = []
     threads = [
-        threading.Thread(target=export, args=(tiny_run, tmp_path), name=f"export-{i}")
-        for i in range(2)
+        threading.Thread(
+            target=lambda slope=slope: published.append(
+                (slope, export(outer, Calibration(0.5, slope), tmp_path))
+            )
+        )
+        for slope in (1.0, 2.0)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert listing(tmp_path) == {"1", "2"}
-    contents = [
-        {(tmp_path / version / name).read_text() for name in ("saved_model.pb", "variables")}
-        for version in ("1", "2")
-    ]
-    assert sorted(contents, key=str) == [{"export-0"}, {"export-1"}]
+    assert {version.name for _, version in published} == {"1", "2"}
+    for slope, version in published:
+        assert read_model_json(version)["slope"] == slope
+        assert (version / "saved_model.pb").is_file()
 
 
-def test_versions_count_up_and_nothing_is_replaced(quick, tiny_run, tmp_path):
-    for name in ("7", "notes", "12.bak", ".writing-x", "³"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "9").write_text("a file")
-    assert export(tiny_run, tmp_path).name == "10"
-    assert versions(tmp_path) == [7, 9, 10]
-    assert newest_version(tmp_path) == tmp_path / "10"
-
-
-def test_a_failure_leaves_nothing(tiny_run, tmp_path, monkeypatch):
-    def full(_run, path, _name):
-        write_two_files(_run, path, _name)
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("step", ["write_warmup_requests", "verify"])
+def test_a_failure_leaves_nothing(outer, tmp_path, monkeypatch, step):
+    def full(*_):
+        assert any(tmp_path.glob(".writing-*/model/saved_model.pb"))
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(export_module, "_write", full)
+    monkeypatch.setattr(exporter, step, full)
     with pytest.raises(OSError, match="No space"):
-        export(tiny_run, tmp_path)
+        export(outer, CALIBRATION, tmp_path)
     assert listing(tmp_path) == set()
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from siamese_keras import export
-from siamese_keras.verifier import Run
+@pytest.fixture
+def small_files():
+    """Let no file grow beyond 500 bytes, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-export.verify = lambda run, path: os.kill(os.getpid(), signal.SIGKILL)
-export.export(Run.load(sys.argv[1]), Path(sys.argv[2]))
-"""
+
+@pytest.mark.usefixtures("quick", "small_files")
+def test_a_full_disk_is_an_os_error(outer, tmp_path):
+    """TensorFlow's file system reports it as an error of another kind."""
+    with pytest.raises(OSError, match=r"model` cannot be written\. .*saved_model\.pb"):
+        export(outer, CALIBRATION, tmp_path)
+    assert listing(tmp_path) == set()
 
 
-def test_a_killed_export_leaves_no_version(quick, tiny_run, tmp_path):
+@pytest.mark.usefixtures("quick")
+def test_a_killed_export_leaves_no_version(outer, tmp_path, monkeypatch):
     """Killed when all is written and nothing published; the leftover is removed after an hour."""
-    killed = subprocess.run([sys.executable, "-c", KILLED, tiny_run.path, tmp_path], check=False)
-    assert killed.returncode == -signal.SIGKILL
-    (leftover,) = tmp_path.iterdir()
+    killed = tmp_path / "killed"
+    monkeypatch.setattr(exporter, "verify", lambda *_: shutil.copytree(tmp_path / "m", killed))
+    export(outer, CALIBRATION, tmp_path / "m")
+    monkeypatch.setattr(exporter, "verify", lambda *_: None)
+    (leftover,) = killed.iterdir()
     assert (leftover / "model" / "saved_model.pb").is_file()
+    assert (leftover / "model" / "assets.extra" / "model.json").is_file()
     assert re.match(r"\.writing-", leftover.name)  # no number: no server takes it for a version
-    assert export(tiny_run, tmp_path).name == "1"
+    assert versions(killed) == {}
+    leftover.touch()  # `copytree` copies the times as well
+    assert export(outer, CALIBRATION, killed).name == "1"
     assert leftover.is_dir()  # it might belong to an export that is running
     two_hours_ago = leftover.stat().st_mtime - 7200
     os.utime(leftover, (two_hours_ago, two_hours_ago))
-    assert export(tiny_run, tmp_path).name == "2"
-    assert listing(tmp_path) == {"1", "2"}
-
-
-def test_command_line(tiny_run, tmp_path, capsys):
-    assert main([str(tiny_run.path), "--output", str(tmp_path / "m")]) == 0
-    assert capsys.readouterr().out == f"export: {tmp_path / 'm' / '1'}\n"
-
-
-def test_command_line_says_what_is_no_run(tmp_path, capsys):
-    assert main([str(tmp_path), "--output", str(tmp_path / "m")]) == 1
-    assert capsys.readouterr().err.startswith(f"error: `{tmp_path}` is not the folder of a run")
-    assert not (tmp_path / "m").exists()
+    assert export(outer, CALIBRATION, killed).name == "2"
+    assert listing(killed) == {"1", "2"}

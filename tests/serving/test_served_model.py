@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent import futures
 from pathlib import Path
 
 import grpc
@@ -15,9 +16,9 @@ import tensorflow as tf
 from helpers.png import png_bomb
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
 
-from siamese_keras.serving.client import RefusedError, connect, load_saved_model
+from siamese_keras.errors import RequestError
+from siamese_keras.serving.client import connect, load_saved_model
 from siamese_keras.serving.warmup import WARMUP_FILE
-from siamese_keras.verifier import embed
 
 TOLERANCE = 1e-5
 ROOT = Path(__file__).parents[2]
@@ -47,13 +48,13 @@ def requests(sample):
     return build
 
 
-def expected_answers(run, left: np.ndarray, right: np.ndarray) -> dict[str, np.ndarray]:
-    distance = run.outer.predict_on_batch({"left": left, "right": right})
+def expected_answers(verifier, left: np.ndarray, right: np.ndarray) -> dict[str, np.ndarray]:
+    distance = verifier.outer_model.predict_on_batch({"left": left, "right": right})
     return {
         "distance": distance,
-        "similarity": run.classifier.similarity(distance),
-        "same": run.classifier.same(distance),
-        "embedding": embed(run.base, left),
+        "similarity": verifier.calibration.similarity(distance),
+        "same": verifier.calibration.same(distance),
+        "embedding": verifier.base_model.predict_on_batch(left),
     }
 
 
@@ -77,11 +78,11 @@ OUTPUTS = {
 
 @pytest.mark.parametrize("n", [1, 3, 129])
 @pytest.mark.parametrize("signature", OUTPUTS)
-def test_the_cpp_loader_answers_as_the_keras_model(signature, n, requests, c_api_model, tiny_run):
+def test_the_cpp_loader_answers_as_the_keras_model(signature, n, requests, c_api_model, tiny):
     pair = requests(n)["serving_default"]
     answer = c_api_model.ask(signature, requests(n)[signature])
     assert not isinstance(answer, str), answer
-    assert_close(answer, expected_answers(tiny_run, **pair), OUTPUTS[signature])
+    assert_close(answer, expected_answers(tiny, **pair), OUTPUTS[signature])
     assert all(array.dtype in (np.float32, np.bool_) for array in answer.values())
 
 
@@ -141,10 +142,10 @@ BAD = [
 
 
 @pytest.fixture(scope="module")
-def assert_still_answers(c_api_model, requests, tiny_run):
+def assert_still_answers(c_api_model, requests, tiny):
     """Return a check that the process lives, and answers a good request as it should."""
     good = requests(3)["compare_bytes"]
-    expected = expected_answers(tiny_run, **requests(3)["serving_default"])
+    expected = expected_answers(tiny, **requests(3)["serving_default"])
 
     def check() -> None:
         answer = c_api_model.ask("compare_bytes", good)
@@ -217,7 +218,7 @@ def stub(server):
 
 
 @pytest.mark.parametrize("signature", OUTPUTS)
-def test_grpc(signature, requests, stub, tiny_run):
+def test_grpc(signature, requests, stub, tiny):
     request = predict_pb2.PredictRequest()
     request.model_spec.name = "fashion_mnist"
     request.model_spec.signature_name = signature
@@ -225,7 +226,7 @@ def test_grpc(signature, requests, stub, tiny_run):
         request.inputs[name].CopyFrom(tf.make_tensor_proto(array))
     response = stub.Predict(request, timeout=20)
     answer = {name: tf.make_ndarray(tensor) for name, tensor in response.outputs.items()}
-    expected = expected_answers(tiny_run, **requests(3)["serving_default"])
+    expected = expected_answers(tiny, **requests(3)["serving_default"])
     assert_close(answer, expected, OUTPUTS[signature])
 
 
@@ -241,18 +242,18 @@ def test_grpc_tells_what_is_wrong(stub):
 
 
 @pytest.mark.parametrize("signature", ["compare_bytes", "embed_bytes"])
-def test_the_two_ways_to_ask_agree(signature, requests, server, exported, tiny_run):
+def test_the_two_ways_to_ask_agree(signature, requests, server, exported, tiny):
     inputs = {name: array.tolist() for name, array in requests(3)[signature].items()}
-    expected = expected_answers(tiny_run, **requests(3)["serving_default"])
+    expected = expected_answers(tiny, **requests(3)["serving_default"])
     for ask in (
         connect(server.url),
         connect(server.url + "/versions/1"),
         load_saved_model(exported),
     ):
         assert_close(ask(signature, inputs), expected, OUTPUTS[signature])
-        with pytest.raises(RefusedError, match=r"An image must be a PNG or JPEG file\.$"):
+        with pytest.raises(RequestError, match=r"An image must be a PNG or JPEG file\.$"):
             ask(signature, {name: [b"no image"] for name in inputs})
-        with pytest.raises(RefusedError, match=r"Received: height and width \[20000 20000\]$"):
+        with pytest.raises(RequestError, match=r"Received: height and width \[20000 20000\]$"):
             ask(signature, {name: [BOMB] for name in inputs})
 
 
@@ -275,23 +276,18 @@ def clone(tmp_path, sample, exported):
 
 
 @pytest.fixture
-def pair_distance(sample, tiny_run):
+def pair_distance(sample, tiny):
     """Distance of the pair that README asks about."""
     left, right = sample.test.images[:1], sample.test.images[1:2]
-    return tiny_run.outer.predict_on_batch({"left": left, "right": right})[0]
+    return tiny.outer_model.predict_on_batch({"left": left, "right": right})[0]
 
 
-def test_grpc_client_of_the_readme(server, clone, pair_distance):
-    (client,) = readme_blocks("python")
+def test_grpc_client_of_the_readme(server, clone, pair_distance, monkeypatch, capsys):
+    client, *_ = readme_blocks("python")
     assert "localhost:8500" in client
-    finished = subprocess.run(
-        [sys.executable, "-c", client.replace("localhost:8500", server.grpc_address)],
-        cwd=clone,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    answer = ast.literal_eval(finished.stdout)
+    monkeypatch.chdir(clone)
+    exec(client.replace("localhost:8500", server.grpc_address), {})
+    answer = ast.literal_eval(capsys.readouterr().out)
     assert set(answer) == set(OUTPUTS["compare_bytes"])
     assert answer["distance"] == [pytest.approx(pair_distance, abs=TOLERANCE)]
 
@@ -301,20 +297,22 @@ def test_shell_commands_of_the_readme(server, clone, pair_distance):
     port = re.search(r":\d+", server.url).group()
     python = Path(sys.executable).parent
     environment = dict(os.environ, PATH=f"{python}{os.pathsep}{os.environ['PATH']}")
-    outputs = []
-    for block in readme_blocks("bash"):
-        if "docker" not in block:
-            finished = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", block.replace(":8501", port)],
-                cwd=clone,
-                env=environment,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert finished.returncode == 0, finished.stderr
-            outputs.append(finished.stdout)
-    files_by_rest, pixels_by_rest, local, by_url = outputs
+
+    def run(block: str) -> str:
+        finished = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", block.replace(":8501", port)],
+            cwd=clone,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert finished.returncode == 0, finished.stderr
+        return finished.stdout
+
+    blocks = [block for block in readme_blocks("bash") if "docker" not in block]
+    with futures.ThreadPoolExecutor() as pool:
+        files_by_rest, pixels_by_rest, local, by_url = pool.map(run, blocks)
     (answer,) = json.loads(files_by_rest)["predictions"]
     assert answer["distance"] == pytest.approx(pair_distance, abs=TOLERANCE)
     (answer,) = json.loads(pixels_by_rest)["predictions"]
