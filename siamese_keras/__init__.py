@@ -1,42 +1,70 @@
-"""Siamese networks in Keras: do two images belong to the same class?
+"""Siamese networks in Keras: do two images show the same class?
 
-Each module is imported by its own name, `from siamese_keras.train import train`. Importing
-`siamese_keras.models.base_model` registers the distances that a saved outer model needs to be
-loaded.
+    dataset = load_dataset("fashion_mnist")
+    verifier = fit(dataset, "fast")
+    verifier.similarity(left, right)
+
+The names below are loaded when they are first used: importing the package loads neither TensorFlow
+nor Keras.
 """
 
-import os
-import sys
-import tempfile
+from __future__ import annotations
 
-__version__ = "0.1.0"
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from siamese_keras._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from siamese_keras.config import PRESETS, Config
+    from siamese_keras.data.datasets import load_dataset
+    from siamese_keras.data.pipeline import pair_pipeline
+    from siamese_keras.data.splits import Dataset
+    from siamese_keras.errors import SiameseKerasError
+    from siamese_keras.models.base_model import build_base_model
+    from siamese_keras.models.outer_model import build_outer_model
+    from siamese_keras.training.losses import ContrastiveLoss, contrastive_loss
+    from siamese_keras.training.trainer import fit
+    from siamese_keras.verifier import Verifier, load_verifier
+
+_HOMES = {
+    "Config": "config",
+    "PRESETS": "config",
+    "load_dataset": "data.datasets",
+    "pair_pipeline": "data.pipeline",
+    "Dataset": "data.splits",
+    "SiameseKerasError": "errors",
+    "build_base_model": "models.base_model",
+    "build_outer_model": "models.outer_model",
+    "ContrastiveLoss": "training.losses",
+    "contrastive_loss": "training.losses",
+    "fit": "training.trainer",
+    "Verifier": "verifier",
+    "load_verifier": "verifier",
+}
+
+__all__ = [
+    "PRESETS",
+    "Config",
+    "ContrastiveLoss",
+    "Dataset",
+    "SiameseKerasError",
+    "Verifier",
+    "build_base_model",
+    "build_outer_model",
+    "contrastive_loss",
+    "fit",
+    "load_dataset",
+    "load_verifier",
+    "pair_pipeline",
+]
 
 
-def _import_tensorflow_quietly() -> None:
-    """Import TensorFlow and hold back what its C++ libraries print while they are loaded.
-
-    They print before they read any setting, so only the file descriptor can be turned aside. Who
-    sets TF_CPP_MIN_LOG_LEVEL sees everything, and so does who gets an error.
-    """
-    if "tensorflow" in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    try:
-        stderr = os.dup(2)
-    except OSError:  # there is no standard error to keep clean
-        return
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            import tensorflow  # noqa: F401
-        except BaseException:
-            held.seek(0)
-            os.write(stderr, held.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")  # before the first `import keras`
-_import_tensorflow_quietly()
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

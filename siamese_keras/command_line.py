@@ -1,37 +1,204 @@
-"""How every program of the package ends: one clear line for an error, and the exit status."""
+"""What all programs share: options, the quiet start, the error line and the exit status."""
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import logging
+import os
 import sys
+import tempfile
+import textwrap
 import warnings
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import tensorflow as tf
+from siamese_keras._version import __version__
+from siamese_keras.config import PRESETS, Config
+from siamese_keras.errors import ArgumentError, SiameseKerasError
 
 
-def run_program(program: Callable[[], int | None]) -> int:
+def make_parser(prog: str, description: str, **options: Any) -> argparse.ArgumentParser:
+    """Make a parser with the options that every program has."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description=description, allow_abbrev=False, **options
+    )
+    parser.add_argument("--version", action="version", version=f"siamese-keras {__version__}")
+    parser.add_argument(
+        "--traceback", action="store_true", help="show where in the code an error occurred"
+    )
+    return parser
+
+
+def local_path(text: str) -> Path:
+    """Parse the path of an option; addresses such as `gs://bucket` are refused."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"expected a path on this machine, not {text!r}")
+    return Path(text)
+
+
+def run_program(program: Callable[[], int | None], *, traceback: bool = False) -> int:
     """Call `program` and return its exit status.
 
+    Args:
+        program: The work of the program; TensorFlow is imported quietly before.
+        traceback: Let every error show its traceback.
+
     Returns:
-        What `program` returns (None counts as 0); 1 after an error that the user can mend, whose
-        message goes to standard error in one line; 130 when interrupted.
+        What `program` returns (None counts as 0); 1 after a `SiameseKerasError` or an `OSError`,
+        whose message goes to standard error in one line; 130 when interrupted. Other errors are
+        raised.
     """
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("siamese_keras").setLevel(logging.INFO)
-    warnings.showwarning = _show_warning
-    try:
-        return program() or 0
-    except (ValueError, OSError) as error:
-        message = str(error)
-    except tf.errors.OpError as error:  # TensorFlow's file system reports a full disk so
-        message = error.message
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 130
-    print("error: " + " ".join(message.split()), file=sys.stderr)
-    return 1
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        logger = logging.getLogger("siamese_keras")
+        handler = logging.StreamHandler(sys.stderr)
+        logger.addHandler(handler)
+        level = logger.level
+        logger.setLevel(logging.INFO)
+        try:
+            _import_tensorflow_quietly()
+            status = program() or 0
+            if sys.stdout is not None:
+                sys.stdout.flush()  # now, while an error of it can still be told
+            return status
+        except BrokenPipeError:  # the reader, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for the flush at exit
+            return 1
+        except (SiameseKerasError, OSError) as error:
+            if traceback:
+                raise
+            print("error: " + " ".join(str(error).split()), file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("\ninterrupted", file=sys.stderr)
+            return 130
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
 
 
 def _show_warning(message: object, *_: object, **__: object) -> None:
     print(f"warning: {message}", file=sys.stderr)
+
+
+def _import_tensorflow_quietly() -> None:
+    """Import TensorFlow and hold back what its C++ libraries print while they are loaded.
+
+    They print before they read any setting, so only the file descriptor can be redirected. With
+    TF_CPP_MIN_LOG_LEVEL set everything is shown, and so it is when the import fails.
+    """
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    if "tensorflow" in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    try:
+        stderr = os.dup(2)
+    except OSError:  # there is no standard error to keep clean
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the options `--preset` and `--config`, and one for each field of `Config`."""
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        "--preset", choices=PRESETS, default="fast", help="settings to start from (default: fast)"
+    )
+    start.add_argument(
+        "--config",
+        type=local_path,
+        metavar="FILE",
+        help="start from the config.json of a run instead",
+    )
+    groups: dict[str, Any] = {}
+    hints = get_type_hints(Config)
+    for field in dataclasses.fields(Config):
+        title, hint = field.metadata["group"], hints[field.name]
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        keywords: dict[str, Any] = {
+            "help": f"{field.metadata['help']} ({_shown(field.default)})",
+            "default": argparse.SUPPRESS,
+        }
+        if hint is bool:
+            keywords["action"] = argparse.BooleanOptionalAction
+        elif get_origin(hint) is Literal:
+            keywords["choices"] = get_args(hint)
+        else:
+            keywords["type"] = _parser_of(hint)
+            keywords["metavar"] = "N,N,..." if hint == tuple[int, ...] else field.name.upper()
+        groups[title].add_argument(_option_name(field.name), **keywords)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _presets_text()
+
+
+def config_from_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Config:
+    """Make the `Config` that the options of `add_config_options` describe.
+
+    A value out of range ends the program as argparse does: one line and exit status 2.
+    """
+    names = {field.name for field in dataclasses.fields(Config)}
+    chosen = {name: value for name, value in vars(options).items() if name in names}
+    try:
+        start = Config.load(options.config) if options.config else PRESETS[options.preset]
+        return dataclasses.replace(start, **chosen)
+    except (ArgumentError, OSError) as error:
+        parser.error(str(error))
+
+
+def _option_name(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
+
+
+def _presets_text() -> str:
+    """Return the presets for `--help`, each by the options in which it differs from `fast`."""
+    default = dataclasses.asdict(PRESETS["fast"])
+    lines = ["In parentheses: the values of preset fast. The other presets differ by:", ""]
+    for name, config in PRESETS.items():
+        differing = []
+        for field, value in dataclasses.asdict(config).items():
+            if value == default[field]:
+                continue
+            option = _option_name(field)
+            if isinstance(value, bool):
+                differing.append(option if value else option.replace("--", "--no-", 1))
+            else:
+                differing.append(f"{option} {_shown(value)}")
+        if differing:
+            text = " ".join(differing)
+            margin = " " * 13
+            lines += textwrap.wrap(
+                text, 79, initial_indent=f"{name:13s}", subsequent_indent=margin,
+                break_on_hyphens=False,
+            )  # fmt: skip
+    return "\n".join(lines)
+
+
+def _parser_of(hint: Any) -> Any:
+    if get_origin(hint) is not tuple:
+        return hint
+    item = get_args(hint)[0]
+
+    def parse(text: str) -> tuple[Any, ...]:
+        return tuple(item(part.strip()) for part in text.split(",") if part.strip())
+
+    parse.__name__ = f"list of {item.__name__}"  # argparse shows it in its error message
+    return parse

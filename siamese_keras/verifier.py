@@ -1,145 +1,413 @@
-"""A run: the folder of one training, with all that came of it."""
+"""The `Verifier`: do two images show the same class? From a run, a SavedModel or a server.
+
+The module imports neither Keras nor scikit-learn before they are needed, so that asking an exported
+model starts as fast as TensorFlow. It is longer than others since one class is the face of the
+package; half of it is documentation.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import dataclasses
-import json
 import os
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-import keras
 import numpy as np
+from scipy.special import expit, logit
 
-from siamese_keras import __version__
 from siamese_keras.config import Config
-from siamese_keras.models import base_model as _registers_the_distances  # noqa: F401
-from siamese_keras.models.calibration import Classifier
+from siamese_keras.data.inputs import Batch, ImageInput, as_images, call_by_name, inverted
+from siamese_keras.data.splits import Dataset
+from siamese_keras.errors import ArgumentError, DataError, ModelError
+from siamese_keras.models.calibration import Calibration, prior_shift
+from siamese_keras.search import search
+from siamese_keras.serving.client import (
+    ExportedModel,
+    connect,
+    load_saved_model,
+    newest_version,
+    read_model_json,
+)
+
+if TYPE_CHECKING:
+    import keras
+
+    from siamese_keras.evaluation.report import Report
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, and move it to `path` when the block has succeeded.
+class _Model(Protocol):
+    """What answers the questions: a Keras model here, or an `ExportedModel`."""
 
-    A file that was at `path` stays as it was until then, and when the block fails.
-    """
-    folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
-    try:
-        yield folder / path.name
-        (folder / path.name).replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            (folder / path.name).unlink(missing_ok=True)
-            folder.rmdir()
+    batch_size: int
+
+    def embed(self, images: Batch) -> np.ndarray: ...
+
+    def compare(self, left: Batch, right: Batch) -> dict[str, np.ndarray]: ...
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write `content` to `path` as JSON; a file that was there is replaced whole."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def save_models(path: Path, config: Config, outer: keras.Model) -> None:
-    """Write `config.json`, `base.keras` and `outer.keras` into the folder `path`."""
-    with replacing(path / "config.json") as temporary:
-        config.save(temporary)
-    for name, model in (("base", outer.get_layer("base")), ("outer", outer)):
-        with replacing(path / f"{name}.keras") as temporary:
-            model.save(temporary)
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What a training made.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison:
+    """The answer about pairs of images: scalars for one pair, arrays `[n]` for many.
 
     Attributes:
-        path: The run's folder.
-        config: Its settings.
-        outer: The trained outer model, (left, right) -> distance.
-        classifier: Threshold and scale, fitted on validation pairs.
-        class_names: Names of the dataset's classes, unseen ones too, by label.
-        training: Facts of the training: `fit_seconds`, `epochs`, `interrupted`, `bfloat16`, whether
-            it was computed so, and `images`, how many for training, validation and test.
+        distance: Euclidean distance of the embeddings, float32.
+        similarity: Estimated probability that the pair is of the same class, float64.
+        same: The decision, bool.
     """
 
-    path: Path
-    config: Config
-    outer: keras.Model
-    classifier: Classifier
-    class_names: tuple[str, ...]
-    training: dict[str, Any]
+    distance: Any
+    similarity: Any
+    same: Any
 
-    @property
-    def base(self) -> keras.Model:
-        """The base model, image -> embedding, that the outer model applies twice."""
-        return self.outer.get_layer("base")
 
-    def save(self) -> None:
-        """Write `model.json`, which makes a run of the folder that `save_models` wrote to."""
-        write_json(
-            self.path / "model.json",
-            {
-                "siamese_keras": __version__,
-                "class_names": self.class_names,
-                **dataclasses.asdict(self.classifier),
-                "training": self.training,
-            },
-        )
+class Verifier:
+    """A base model with its calibration. Made by `fit` and `load_verifier`.
+
+    Images are uint8 arrays `[height, width, channels]` or `[n, height, width, channels]`, 0 to 255,
+    or paths or bytes of PNG and JPEG files, one or many; files of any size and color are decoded
+    by the same operations as in the exported graph. One image gives one answer, a sequence of
+    images an array.
+
+    Attributes:
+        outer_model: The Keras outer model, (left, right) -> distance; None for an exported model.
+        base_model: The Keras base model, image -> embedding; None for an exported model.
+        calibration: Threshold and slope, fitted on validation pairs; None for a server, which
+            keeps them to itself.
+        config: Settings of the training; None for a server.
+        class_names: Names of the dataset's classes, unseen ones too, by label.
+        name: Name of the dataset.
+        training: Facts of the training: `fit_seconds`, `epochs`, `interrupted`, `bfloat16`,
+            `images`, how many in each split, and `data`, the fingerprint of the dataset.
+        history: Of each figure that `fit` shows, the value after every epoch.
+        metrics: Metrics of the last report, or None.
+        invert: Whether images are inverted before they are embedded: for dark things on a light
+            ground, when the model was trained on light things on black.
+    """
+
+    def __init__(
+        self,
+        model: _Model,
+        calibration: Calibration | None,
+        *,
+        outer_model: keras.Model | None = None,
+        base_model: keras.Model | None = None,
+        config: Config | None = None,
+        class_names: Sequence[str] = (),
+        name: str = "dataset",
+        training: Mapping[str, Any] | None = None,
+        history: Mapping[str, Sequence[float]] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        invert: bool = False,
+    ) -> None:
+        self._model = model
+        self.calibration = calibration
+        self.outer_model = outer_model
+        self.base_model = base_model
+        self.config = config
+        self.class_names = tuple(class_names)
+        self.name = name
+        self.training = dict(training or {})
+        self.history = {key: list(values) for key, values in (history or {}).items()}
+        self.metrics = metrics
+        self.invert = invert
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Run:
-        """Read a run that was saved.
+    def of_model(
+        cls, outer: keras.Model, calibration: Calibration | None, **facts: Any
+    ) -> Verifier:
+        """Make a verifier of a Keras outer model.
+
+        Args:
+            outer: The outer model, (left, right) -> distance.
+            calibration: Threshold and slope.
+            facts: Other attributes by name.
+        """
+        from siamese_keras.models.embedder import KerasEmbedder
+        from siamese_keras.models.outer_model import base_model_of
+
+        base = base_model_of(outer)
+        return cls(KerasEmbedder(base), calibration, outer_model=outer, base_model=base, **facts)
+
+    def __repr__(self) -> str:
+        cut = "" if self.calibration is None else f", threshold {self.calibration.threshold:.3f}"
+        return f"<Verifier {self.name}: {len(self.class_names)} classes{cut}>"
+
+    def embed(self, images: Any) -> np.ndarray:
+        """Compute embeddings.
+
+        Args:
+            images: One or many images.
+
+        Returns:
+            float32 `[embedding_dim]` for one image, `[n, embedding_dim]` for many.
 
         Raises:
-            ValueError: When the folder is not a complete run; the message names what is wrong.
+            DataError: When an array is not uint8 or of another shape than the model's images.
+            RequestError: When a file is not a PNG or JPEG image; the message names it.
+            OSError: When a file cannot be read.
+            ModelError: When the model does not answer.
         """
-        path = Path(path)
-        for name in ("config.json", "model.json", "outer.keras"):
-            if not (path / name).is_file():
-                raise ValueError(f"`{path}` is not the folder of a run: it has no {name}.")
-        config = Config.load(path / "config.json")
-        try:
-            facts = json.loads((path / "model.json").read_text())
-            classifier = Classifier(facts["threshold"], facts["scale"])
-            class_names, training = tuple(facts["class_names"]), facts["training"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"`{path / 'model.json'}` is damaged: {error!r}") from None
-        try:
-            outer = keras.models.load_model(path / "outer.keras", compile=False)
-        except Exception as error:  # Keras raises many kinds for a damaged archive
-            first_line = str(error).partition("\n")[0]
-            raise ValueError(f"`{path / 'outer.keras'}` cannot be loaded. {first_line}") from None
-        return cls(path, config, outer, classifier, class_names, training)
+        images = as_images(images)
+        self._check_shape(images)
+        embeddings = np.concatenate(
+            [
+                call_by_name(names, self._model.embed, batch)
+                for batch, names in self._batches(images)
+            ]
+        )
+        return embeddings[0] if images.is_single else embeddings
+
+    def compare(self, left: Any, right: Any, *, prior: float = 0.5) -> Comparison:
+        """Compare left with right images, pair by pair.
+
+        Args:
+            left: One or many images.
+            right: As many images.
+            prior: Share of same pairs among the pairs that are asked about, in (0, 1). It changes
+                the similarity, not the decision.
+
+        Returns:
+            Distance, similarity and decision.
+
+        Raises:
+            ArgumentError: When there are not as many left as right images, or `prior` is out of
+                range.
+            Others: as `embed`.
+        """
+        left, right = as_images(left), as_images(right)
+        if (len(left), left.is_single) != (len(right), right.is_single):
+            raise ArgumentError(
+                "`left` and `right` must hold equally many images. Received: "
+                f"{_count(left)} and {_count(right)}"
+            )
+        prior_shift(prior)  # refuses a prior out of range before images are read
+        for side in (left, right):
+            self._check_shape(side)
+        batches = []
+        for (a, names), (b, others) in zip(self._batches(left), self._batches(right), strict=True):
+            batches.append(self._compare_batch(a, names, b, others, prior))
+        columns = [np.concatenate(column) for column in zip(*batches, strict=True)]
+        if left.is_single:
+            columns = [column[0] for column in columns]
+        return Comparison(*columns)
+
+    def _batches(self, images: ImageInput) -> Iterator[tuple[Batch, list[str]]]:
+        for batch, names in images.batches(self._model.batch_size):
+            yield call_by_name(names, inverted, batch) if self.invert else batch, names
+
+    def _compare_batch(
+        self, left: Batch, names: list[str], right: Batch, others: list[str], prior: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if self.calibration is None:
+            pairs = [f"{a} and {b}" for a, b in zip(names, others, strict=True)]
+            answer = call_by_name(pairs, self._model.compare, left, right)
+            log_odds = logit(answer["similarity"].astype(np.float64)) + prior_shift(prior)
+            distance = answer["distance"].astype(np.float32)
+            return distance, expit(log_odds), answer["same"].astype(bool)
+        embedded = [
+            call_by_name(side_names, self._model.embed, side)
+            for side, side_names in ((left, names), (right, others))
+        ]
+        distance = np.linalg.norm(embedded[0] - embedded[1], axis=1)
+        similarity = self.calibration.similarity(distance, prior=prior)
+        return distance, similarity, self.calibration.same(distance)
+
+    def distance(self, left: Any, right: Any) -> Any:
+        """Return the Euclidean distance of each pair, float32; otherwise as `compare`."""
+        return self.compare(left, right).distance
+
+    def similarity(self, left: Any, right: Any, *, prior: float = 0.5) -> Any:
+        """Return the probability that each pair is of the same class; otherwise as `compare`.
+
+        At the default prior half of the pairs are taken to be same. Among random pairs of ten
+        classes it is 0.1, in a search far less.
+        """
+        return self.compare(left, right, prior=prior).similarity
+
+    def same(self, left: Any, right: Any) -> Any:
+        """Return the decision for each pair, bool; otherwise as `compare`."""
+        return self.compare(left, right).same
+
+    def search(self, query: Any, gallery: Any, *, top: int = 5) -> Any:
+        """Find the images of a gallery that are nearest to a query.
+
+        Args:
+            query: One or many images.
+            gallery: Many images, or a folder: all PNG and JPEG files below it, but for the query's
+                own file. Files of a folder that cannot be decoded are skipped with a warning.
+            top: How many to find at most, at least 1.
+
+        Returns:
+            List of `Match`, the nearest first; for many queries a list of such lists.
+
+        Raises:
+            ArgumentError: When `top` is out of range.
+            DataError: When a folder holds no image that can be read.
+            Others: as `embed`.
+        """
+        return search(self.embed, query, gallery, top=top, batch_size=self._model.batch_size)
+
+    def evaluate(self, dataset: Dataset, *, baselines: bool = False) -> Report:
+        """Score the model on a dataset's test images.
+
+        Args:
+            dataset: The dataset that the model was trained on, unseen classes too.
+            baselines: Score all baselines, which takes longer than the model itself, and not just
+                raw pixels.
+
+        Returns:
+            The report.
+
+        Raises:
+            DataError: When it is not the dataset of the training.
+            ModelError: When the model is a server.
+        """
+        from siamese_keras.evaluation.report import evaluate
+
+        if self.calibration is None or self.config is None:
+            raise ModelError("A server's model cannot be evaluated: it keeps its calibration.")
+        expected = self.training.get("data")
+        if dataset.fingerprint != expected:
+            raise DataError(
+                "The dataset must be the one that the model was trained on, or test images may "
+                f"have been trained on. Its fingerprint: {str(expected)[:12]}..., of "
+                f"{self.training.get('images')} images. Received: {dataset.fingerprint[:12]}..., "
+                f"{dataset!r}"
+            )
+        report = evaluate(
+            self.embed,
+            self.calibration,
+            dataset,
+            unseen_classes=self.config.unseen_classes,
+            baselines=self._own_baselines() if baselines else None,
+            training=self.training,
+            history=self.history,
+        )
+        self.metrics = report.metrics
+        return report
+
+    def _own_baselines(self) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+        """Return the base model with random weights, the same ones every time."""
+        if self.base_model is None or self.config is None:
+            return {}
+        import keras
+
+        from siamese_keras.models.embedder import KerasEmbedder
+
+        keras.utils.set_random_seed(self.config.seed)
+        random = keras.models.clone_model(self.base_model)
+        return {"random_base_model": Verifier(KerasEmbedder(random), None).embed}
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the run: `config.json`, `base.keras`, `outer.keras`, `history.csv`, `model.json`.
+
+        Args:
+            folder: A folder; it is created when it is missing, and files of a run in it are
+                replaced.
+
+        Raises:
+            ModelError: When the model is an exported one.
+            OSError: When it cannot be written.
+        """
+        from siamese_keras.runs import save_run
+
+        outer, calibration, config = self._trained("saved")
+        facts = {"name": self.name, "class_names": self.class_names, "training": self.training}
+        save_run(Path(folder), config, outer, calibration, self.history, facts)
+
+    def export(self, folder: str | os.PathLike[str]) -> Path:
+        """Write a SavedModel for TensorFlow Serving as the next version below `folder`.
+
+        Args:
+            folder: `saved_models/<name>`; created when it is missing.
+
+        Returns:
+            The version's folder, `<folder>/<n>`.
+
+        Raises:
+            ArgumentError: When `folder` holds versions of a model of other classes or images.
+            ModelError: When the model is an exported one, or the export does not answer as it.
+            OSError: When it cannot be written; nothing is left behind.
+        """
+        from siamese_keras.serving.exporter import export
+
+        outer, calibration, config = self._trained("exported")
+        facts = {
+            "config": dataclasses.asdict(config),
+            "training": self.training,
+            "metrics": self.metrics,
+        }
+        return export(outer, calibration, folder, class_names=self.class_names, facts=facts)
+
+    def _trained(self, verb: str) -> tuple[keras.Model, Calibration, Config]:
+        if self.outer_model is None or self.calibration is None or self.config is None:
+            raise ModelError(f"An exported model cannot be {verb} again: load its run instead.")
+        return self.outer_model, self.calibration, self.config
+
+    def _check_shape(self, images: ImageInput) -> None:
+        if self.base_model is None or not isinstance(images.items, np.ndarray):
+            return
+        expected = tuple(self.base_model.input_shape[1:])
+        if images.items.shape[1:] != expected:
+            raise DataError(
+                f"Images must have the shape {expected} of the model's images. Received: "
+                f"{images.items.shape[1:]}"
+            )
 
 
-def read_history(path: Path) -> dict[str, list[float]]:
-    """Read `history.csv`: each column's values, epoch by epoch; empty before the first epoch."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}
-
-
-def embed(base: keras.Model, images: np.ndarray, *, batch_size: int = 500) -> np.ndarray:
-    """Compute the embeddings of images.
+def load_verifier(
+    source: str | os.PathLike[str], *, timeout: float = 10.0, invert: bool = False
+) -> Verifier:
+    """Load a verifier.
 
     Args:
-        base: The base model.
-        images: uint8 `[n, height, width, channels]`.
-        batch_size: Images embedded at once.
+        source: Folder of a run; folder of an exported model, `saved_models/<name>`, or of one of
+            its versions; or the address of a model of a TensorFlow Serving,
+            `http://host:8501/v1/models/<name>`.
+        timeout: Seconds to wait for a server's answer.
+        invert: Invert images before they are embedded.
 
     Returns:
-        float32 `[n, embedding_dim]`.
+        The verifier. An exported model and a server answer the same questions, without Keras, but
+        cannot be saved or exported again; a server cannot be evaluated.
+
+    Raises:
+        ModelError: When it cannot be loaded; the message names the file.
+        ArgumentError: When `source` is an address of another kind.
     """
+    text = os.fspath(source)
+    path = Path(text)
+    if "://" in text:
+        name = text.rstrip("/").partition("/v1/models/")[2].partition("/")[0]
+        verifier = Verifier(ExportedModel(connect(text, timeout=timeout)), None, name=name)
+    elif any((path / name).is_file() for name in ("config.json", "outer.keras")):
+        from siamese_keras.runs import load_run
 
-    def embed_batch(batch: np.ndarray) -> np.ndarray:
-        if len(batch) == batch_size:
-            return base.predict_on_batch(batch)
-        # What does not fill a batch is not worth compiling for its size.
-        return keras.ops.convert_to_numpy(base(batch, training=False))
+        outer, facts = load_run(path)
+        verifier = Verifier.of_model(outer, **facts)
+    else:
+        verifier = _load_export(newest_version(path))
+    verifier.invert = invert
+    return verifier
 
-    starts = range(0, max(len(images), 1), batch_size)
-    return np.concatenate([embed_batch(images[i : i + batch_size]) for i in starts])
+
+def _load_export(version: Path) -> Verifier:
+    model = ExportedModel(load_saved_model(version))
+    facts = read_model_json(version)
+    try:
+        return Verifier(
+            model,
+            Calibration(facts["threshold"], facts["slope"]),
+            config=Config(**facts["config"]),
+            class_names=facts["class_names"],
+            name=str(facts["name"]),
+            training=facts["training"],
+            metrics=facts.get("metrics"),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"`{version}/assets.extra/model.json` is damaged: {error!r}") from None
+
+
+def _count(images: ImageInput) -> str:
+    return "one image" if images.is_single else f"{len(images)} images"

@@ -1,9 +1,8 @@
-import shutil
+"""The program `diagrams`; tests/models/test_diagrams.py tests how they are drawn."""
 
 import pytest
 from matplotlib.image import imread
 
-from siamese_keras import diagrams
 from siamese_keras.diagrams import main
 
 
@@ -18,39 +17,46 @@ def test_both_diagrams_are_drawn(tmp_path, capsys):
         assert picture[..., :3].std() > 0.05
 
 
-def test_graphviz_is_used_where_it_is_installed(tmp_path, monkeypatch):
+def test_the_settings_and_the_shape_are_those_of_the_options(tmp_path, monkeypatch, capsys):
     drawn = []
-    monkeypatch.setattr(diagrams.shutil, "which", lambda name, path=None: f"/usr/bin/{name}")
+    monkeypatch.setattr("shutil.which", lambda name, path=None: f"/usr/bin/{name}")
     monkeypatch.setattr(
-        diagrams.keras.utils,
-        "plot_model",
-        lambda model, path, **options: (drawn.append(model.name), path.write_bytes(b"png")),
+        "keras.utils.plot_model",
+        lambda model, path, **options: (drawn.append(model), path.write_bytes(b"png")),
     )
-    assert main(["--output", str(tmp_path)]) == 0
-    assert drawn == ["base", "outer"]
+    options = ["--preset", "classic-mlp", "--embedding-dim", "5", "--image-shape", "9", "8", "3"]
+    assert main([*options, "--output", str(tmp_path)]) == 0
+    assert [model.name for model in drawn] == ["base", "outer"]
+    assert [model.input_shape[1:] for model in drawn[:1]] == [(9, 8, 3)]
+    assert drawn[0].output_shape == (None, 5)
+    assert not [layer for layer in drawn[0].layers if "conv" in layer.name]
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_without_any_program_the_error_says_what_to_install(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(diagrams.shutil, "which", lambda name, path=None: None)
+    monkeypatch.setattr("shutil.which", lambda name, path=None: None)
     assert main(["--output", str(tmp_path)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "error: Drawing needs Graphviz (command `dot`) or `pip install graphviz-pure`."
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failing_program_keeps_the_good_picture(tmp_path, monkeypatch, capsys):
-    (tmp_path / "base-model.png").write_text("good")
-    false = shutil.which("false")
-    monkeypatch.setattr(
-        diagrams.shutil, "which", lambda name, path=None: None if name == "dot" else false
-    )
-    assert main(["--output", str(tmp_path)]) == 1
-    assert "failed" in capsys.readouterr().err
-    assert (tmp_path / "base-model.png").read_text() == "good"
+def test_an_empty_image_is_refused(tmp_path, capsys):
+    assert main(["--output", str(tmp_path / "new"), "--image-shape", "0", "0", "0"]) == 1
+    assert capsys.readouterr().err.startswith("error: `image_shape` must be positive. Received: ")
+    assert not (tmp_path / "new").exists()
 
 
-def test_wrong_options_are_refused(capsys):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--image-shape", "28", "28"], "--image-shape: expected 3 arguments"),
+        (["--margin", "-1"], "`margin` must be greater than 0"),
+        (["--run-dir", "run"], "unrecognized arguments: --run-dir run"),
+    ],
+)
+def test_wrong_options_are_refused(capsys, options, message):
     with pytest.raises(SystemExit) as stopped:
-        main(["--image-shape", "28", "28"])
+        main(options)
     assert stopped.value.code == 2
-    assert "--image-shape: expected 3 arguments" in capsys.readouterr().err
+    assert message in capsys.readouterr().err

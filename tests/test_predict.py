@@ -1,21 +1,18 @@
 """Asking about image files: local and by REST, what is printed, and every error in one line."""
 
-import ast
 import json
+import os
 import socket
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from siamese_keras.errors import ModelError
 from siamese_keras.predict import main
-from siamese_keras.serving.client import load_saved_model
-from siamese_keras.verifier import embed
 
 
 def write(path: Path, image: np.ndarray) -> str:
@@ -29,28 +26,25 @@ def pair(tmp_path, sample):
     return [write(tmp_path / "left.png", images[0]), write(tmp_path / "right.png", images[1])]
 
 
-@pytest.fixture(params=["saved model", "server"])
-def where(request, exported, server):
-    """Options that name the model, in both ways."""
+@pytest.fixture(params=["saved model", "server", "run"])
+def where(request, tiny, tiny_run, exported, server):
+    """Options that name the model, in every way."""
     if request.param == "server":
         return ["--url", server.url]
-    return ["--model", str(exported.parent)]
+    return ["--model", str(exported.parent if request.param == "saved model" else tiny_run)]
 
 
 @pytest.fixture
-def loaded_once(exported, monkeypatch):
-    """Keep the exported model loaded for all tests: `--model` costs a second each time."""
-    if not hasattr(loaded_once, "ask"):
-        loaded_once.ask = load_saved_model(exported)
-    monkeypatch.setattr("siamese_keras.predict.load_saved_model", lambda folder: loaded_once.ask)
-
-
-pytestmark = pytest.mark.usefixtures("loaded_once")
+def url(server):
+    """Options that name a model which is loaded already: the quickest to ask."""
+    return ["--url", server.url]
 
 
 def ask(capsys, *arguments: object) -> str:
     assert main([str(argument) for argument in arguments]) == 0
-    return capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
 
 
 def error(capsys, *arguments: object) -> str:
@@ -65,112 +59,134 @@ def error(capsys, *arguments: object) -> str:
     return err
 
 
-def test_a_pair(where, pair, capsys, sample, tiny_run):
+def test_a_pair(where, url, pair, capsys, sample, tiny):
     left, right = sample.test.images[:1], sample.test.images[1:2]
-    (distance,) = tiny_run.outer.predict_on_batch({"left": left, "right": right})
+    (distance,) = tiny.outer_model.predict_on_batch({"left": left, "right": right})
     answer = json.loads(ask(capsys, *pair, *where, "--json"))
     assert answer == {
         "distance": pytest.approx(distance, abs=1e-5),
-        "similarity": pytest.approx(tiny_run.classifier.similarity(distance), abs=1e-5),
-        "same": bool(tiny_run.classifier.same(distance)),
+        "similarity": pytest.approx(tiny.calibration.similarity(distance), abs=1e-5),
+        "same": bool(tiny.calibration.same(distance)),
     }
     decision = "same" if answer["same"] else "different"
     numbers = f"distance {distance:.3f}  similarity {answer['similarity']:.3f}"
-    assert ask(capsys, *pair, *where) == f"{decision}  {numbers}\n"
+    assert ask(capsys, *pair, *url) == f"{decision}  {numbers}\n"
+
+
+NAMES = ["0.png", "1.png", "2.PNG", "3.jpg", "4.png", "more/5.jpeg"]
 
 
 @pytest.fixture
 def gallery(tmp_path, sample):
-    """Six images, one below a subfolder, one with another suffix, and files that are none."""
+    """Six images, one below a subfolder, others with unusual suffixes, and a file that is none."""
     folder = tmp_path / "gallery"
     (folder / "more").mkdir(parents=True)
-    names = ["0.png", "1.png", "2.PNG", "3.jpg", "4.png", "more/5.jpeg"]
-    for name, image in zip(names, sample.test.images[1:], strict=False):
+    for name, image in zip(NAMES, sample.test.images[1:], strict=False):
         write(folder / name, image)
     (folder / "notes.txt").write_text("no image")
-    (folder / "broken.png").write_text("no image")
     return folder
 
 
-def test_the_nearest_of_a_gallery(where, gallery, pair, capsys, sample, tiny_run):
-    embeddings = embed(tiny_run.base, sample.test.images[:7])
+def test_the_nearest_of_a_gallery(where, url, gallery, pair, capsys, sample, tiny):
+    embeddings = tiny.base_model.predict(sample.test.images[:7], verbose=0)
     distances = np.linalg.norm(embeddings[1:] - embeddings[0], axis=1)
-    names = ["0.png", "1.png", "2.PNG", "3.jpg", "4.png", "more/5.jpeg"]
-    expected = [(str(gallery / names[i]), distances[i]) for i in np.argsort(distances)]
-    assert main([pair[0], "--gallery", str(gallery), *where, "--json"]) == 0
-    out, err = capsys.readouterr()
-    found = json.loads(out)
+    expected = [(str(gallery / NAMES[i]), distances[i]) for i in np.argsort(distances)]
+    found = json.loads(ask(capsys, pair[0], "--gallery", gallery, *where, "--json"))
     assert [item["file"] for item in found] == [name for name, _ in expected[:5]]
     np.testing.assert_allclose([item["distance"] for item in found],
                                [distance for _, distance in expected[:5]], atol=1e-5)  # fmt: skip
-    assert err == "" or err.startswith("Left out")
-    lines = ask(capsys, pair[0], "--gallery", gallery, *where, "--top", 2).splitlines()
+    lines = ask(capsys, "--gallery", gallery, *url, "--top", 2, pair[0]).splitlines()
     assert lines == [f"{distance:.3f}  {name}" for name, distance in expected[:2]]
-    assert len(ask(capsys, pair[0], "--gallery", gallery, *where, "--top", 99).splitlines()) == 6
 
 
-def test_a_broken_image_of_a_gallery_is_left_out_by_name(gallery, pair, caplog, exported):
-    assert main([pair[0], "--gallery", str(gallery), "--model", str(exported)]) == 0
-    assert f"Left out: `{gallery / 'broken.png'}`: An image must be a PNG" in caplog.text
+def test_a_gallery_may_have_fewer_images_than_are_wanted(gallery, pair, capsys, url):
+    assert len(ask(capsys, pair[0], "--gallery", gallery, *url, "--top", 99).splitlines()) == 6
 
 
-def test_the_query_is_not_its_own_neighbour(gallery, capsys, exported):
-    found = ask(capsys, gallery / "0.png", "--gallery", gallery, "--model", exported, "--top", 9)
+@pytest.mark.parametrize("where", ["server", "run"], indirect=True)
+def test_a_broken_image_of_a_gallery_is_skipped_by_name(where, gallery, pair, capsys):
+    (gallery / "broken.png").write_text("no image")
+    assert main([pair[0], "--gallery", str(gallery), *where, "--top", "9"]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 6
+    (line,) = err.splitlines()
+    assert line.startswith(f"Skipping `{gallery / 'broken.png'}`: ")
+    assert line.endswith("An image must be a PNG or JPEG file.")
+
+
+def test_the_query_is_not_its_own_neighbor(gallery, capsys, url):
+    found = ask(capsys, gallery / "0.png", "--gallery", gallery, *url, "--top", 9)
     assert "0.png" not in found
     assert len(found.splitlines()) == 5
 
 
-def test_inverting_undoes_dark_on_white(where, tmp_path, pair, capsys, sample):
+def test_inverting_undoes_dark_on_white(url, tmp_path, pair, capsys, sample):
     negative = write(tmp_path / "negative.png", 255 - sample.test.images[0])
     photo = write(tmp_path / "photo.png", 255 - sample.test.images[1])
-    as_it_is = json.loads(ask(capsys, *pair, *where, "--json"))
-    inverted = json.loads(ask(capsys, negative, "--invert", photo, *where, "--json"))
+    as_it_is = json.loads(ask(capsys, *pair, *url, "--json"))
+    inverted = json.loads(ask(capsys, negative, "--invert", photo, *url, "--json"))
     assert inverted == pytest.approx(as_it_is)
-    assert json.loads(ask(capsys, negative, photo, *where, "--json")) != pytest.approx(as_it_is)
+    assert json.loads(ask(capsys, negative, photo, *url, "--json")) != pytest.approx(as_it_is)
 
 
-def test_the_newest_version_answers(exported, pair, capsys, tmp_path, monkeypatch):
+def test_the_newest_version_or_the_one_that_is_named_answers(exported, pair, url, capsys, tmp_path):
     for version in ("2", "10", ".writing-99"):
         (tmp_path / "models" / version).mkdir(parents=True)
-    asked = []
-    monkeypatch.setattr(
-        "siamese_keras.predict.load_saved_model",
-        lambda folder: asked.append(folder) or load_saved_model(exported),
+    assert "10` cannot be loaded" in error(capsys, *pair, "--model", tmp_path / "models")
+    (tmp_path / "models" / "11").symlink_to(exported)
+    for model in (tmp_path / "models", exported):
+        assert ask(capsys, *pair, "--model", model) == ask(capsys, *pair, *url)
+
+
+def test_without_a_model_the_only_one_below_saved_models_is_asked(
+    exported, pair, url, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    said = error(capsys, *pair)
+    assert said == (
+        "error: `saved_models` must hold one exported model, or --model must name one. "
+        "Received: none\n"
     )
-    ask(capsys, *pair, "--model", tmp_path / "models")
-    ask(capsys, *pair, "--model", exported)
-    assert asked == [tmp_path / "models" / "10", exported]
+    (tmp_path / "saved_models").mkdir()
+    (tmp_path / "saved_models" / "cats").symlink_to(exported.parent)
+    assert ask(capsys, *pair) == ask(capsys, *pair, *url)
+    (tmp_path / "saved_models" / "fashion_mnist" / "1").mkdir(parents=True)
+    assert error(capsys, *pair).endswith("must name one. Received: cats, fashion_mnist\n")
+    assert error(capsys, pair[0], "--gallery", ".").endswith("Received: cats, fashion_mnist\n")
 
 
+@pytest.mark.parametrize("where", ["server", "run"], indirect=True)
 @pytest.mark.parametrize("invert", [[], ["--invert"]])
 def test_errors_of_files(where, pair, tmp_path, capsys, invert):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
-    assert "broken.png" in error(capsys, pair[0], broken, *where, *invert)
+    said = error(capsys, pair[0], broken, *where, *invert)
+    assert "broken.png" in said
+    if "--url" not in where:  # a server refuses the pair, and its message names both files
+        assert "left.png" not in said
     assert "PNG or JPEG file" in error(capsys, broken, pair[1], *where, *invert)
     assert "none.png" in error(capsys, pair[0], tmp_path / "none.png", *where, *invert)
     assert "directory" in error(capsys, pair[0], tmp_path, *where, *invert)
     assert "broken.png" in error(capsys, broken, "--gallery", tmp_path, *where, *invert)
 
 
-def test_errors_of_galleries(pair, tmp_path, capsys, exported):
+def test_errors_of_galleries(pair, tmp_path, capsys, url):
     (tmp_path / "empty").mkdir()
     for name, message in (("empty", "has no image"), ("none", "is not a folder")):
-        options = ("--gallery", tmp_path / name, "--model", exported)
-        assert message in error(capsys, pair[0], *options)
+        assert message in error(capsys, pair[0], "--gallery", tmp_path / name, *url)
 
 
-def test_errors_of_models(pair, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("siamese_keras.predict.load_saved_model", load_saved_model)
+def test_errors_of_models(pair, tmp_path, capsys):
     assert "siamese_keras.export" in error(capsys, *pair, "--model", tmp_path / "none")
     assert "siamese_keras.export" in error(capsys, *pair, "--model", tmp_path)
     (tmp_path / "1").mkdir()
     assert "cannot be loaded" in error(capsys, *pair, "--model", tmp_path)
     (tmp_path / "1" / "saved_model.pb").write_bytes(b"broken")
     assert "cannot be loaded" in error(capsys, *pair, "--model", tmp_path)
-    other = tf.Module()
-    tf.saved_model.save(other, str(tmp_path / "2"))
-    assert "has no signature" in error(capsys, *pair, "--model", tmp_path)
+    tf.saved_model.save(tf.Module(), str(tmp_path / "2"))
+    assert "is not an export of this package" in error(capsys, *pair, "--model", tmp_path)
+    with pytest.raises(ModelError):
+        main([*pair, "--model", str(tmp_path), "--traceback"])
 
 
 @pytest.mark.parametrize(
@@ -197,14 +213,9 @@ def test_mistaken_options_end_with_status_2(options, capsys):
     assert "error: " in capsys.readouterr().err
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
-
-
 def test_a_server_that_is_not_there(pair, capsys):
-    url = f"http://localhost:{free_port()}/v1/models/m"
+    with socket.create_server(("localhost", 0)) as closed:
+        url = f"http://localhost:{closed.getsockname()[1]}/v1/models/m"
     assert "cannot be reached" in error(capsys, *pair, "--url", url)
 
 
@@ -220,52 +231,43 @@ def test_a_model_that_the_server_does_not_know(pair, capsys, server):
     assert "answered 404: Servable not found" in message
 
 
-@pytest.mark.parametrize(
-    ("status", "body", "message"),
-    [
-        (200, b"<html>hello</html>", "does not answer as TensorFlow Serving does"),
-        (200, b"[1, 2]", "does not answer as TensorFlow Serving does"),
-        (200, b'{"outputs": {"scores": [1]}}', "not an export of this package"),
-        (200, b'{"outputs": [1, 2]}', "not an export of this package"),
-        (200, b'{"outputs": {"distance": 1, "similarity": "x", "same": null}}', "not an export"),
-        (500, b"\xff\xfe", "answered 500"),
-        (503, b'{"error": "busy"}', "answered 503: busy"),
-    ],
-)
-def test_servers_that_are_something_else(status, body, message, pair, capsys):
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(body)
+# From the command line to the answers, then as a library. TensorFlow imports Keras where it can.
+WITHOUT_KERAS = """
+import runpy, sys
+from pathlib import Path
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("localhost", 0), Handler) as other:
-        threading.Thread(target=other.handle_request, daemon=True).start()
-        url = f"http://localhost:{other.server_port}/v1/models/m"
-        assert message in error(capsys, *pair, "--url", url, "--timeout", 10)
+for name in ("keras", "sklearn", "matplotlib", "tensorflow_datasets"):
+    sys.modules[name] = None  # as if it were not installed
+left, right, exported, url = sys.argv[1:]
+for model in (["--model", exported], ["--url", url]):
+    sys.argv = ["predict", left, right, *model]
+    try:
+        runpy.run_module("siamese_keras.predict", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        assert not end.code
+from siamese_keras import load_verifier
+for source in (exported, url):
+    verifier = load_verifier(source, invert=True)
+    verifier.compare([left, right], [right, left], prior=0.1)
+    verifier.search(left, Path(left).parent)
+parts = ("training", "evaluation", "runs", "models.base_model", "data.datasets")
+print([name for name in sys.modules if name.startswith(tuple(f"siamese_keras.{p}" for p in parts))])
+"""
 
 
-def test_predict_imports_no_training_code(pair, exported):
-    """In a process of its own, from the command line to the answer."""
-    code = (
-        "import runpy, sys\n"
-        "try: runpy.run_module('siamese_keras.predict', run_name='__main__', alter_sys=True)\n"
-        "except SystemExit as end: assert not end.code\n"
-        "print(sorted(name for name in sys.modules if name.startswith('siamese_keras.')))"
-    )
+def test_an_exported_model_and_a_server_are_asked_without_keras(pair, exported, server):
+    """In a process of its own, which also shows that nothing else is printed."""
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     finished = subprocess.run(
-        [sys.executable, "-c", code, *pair, "--model", exported],
+        [sys.executable, "-c", WITHOUT_KERAS, *pair, str(exported), server.url],
+        env=environment,
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
-    answer, modules = finished.stdout.splitlines()
-    assert answer.split()[0] in ("same", "different")
-    assert not {"siamese_keras.verifier", "siamese_keras.models", "siamese_keras.training"} & set(
-        ast.literal_eval(modules)
-    )
+    assert finished.returncode == 0, finished.stderr
+    local, remote, loaded = finished.stdout.splitlines()
+    assert local.split()[0] in ("same", "different")
+    assert remote == local
+    assert loaded == "[]"
     assert finished.stderr == ""

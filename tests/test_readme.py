@@ -1,15 +1,17 @@
-"""README is executable: its Python runs, its commands parse, its pictures and figures are there."""
+"""README is executable: its Python runs, its commands parse, its pictures and tables are there."""
 
 import importlib.util
 import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from helpers.tiny import TINY
 
-from siamese_keras import config
-from siamese_keras.data import datasets as data
+import siamese_keras
+from siamese_keras.training import trainer
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -20,16 +22,24 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", before_serving, re.DOTALL)
 
 
-def test_python_blocks_run_in_order(sample, tmp_path, monkeypatch):
+def test_python_blocks_run_in_order(sample, server, tmp_path, monkeypatch, capsys):
+    """From the dataset to the answers of an exported model and of a server."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(data, "load_dataset", lambda name: sample)
-    monkeypatch.setattr(config, "PRESETS", {"fast": TINY})
+    monkeypatch.setattr(siamese_keras, "load_dataset", lambda name: sample, raising=False)
+    monkeypatch.setattr(trainer, "preset", lambda name: {"fast": TINY}[name])
+    for name, image in zip(("left.png", "right.png"), sample.test.images, strict=False):
+        (tmp_path / name).write_bytes(tf.io.encode_png(image).numpy())
     names = {}
-    assert len(blocks("python")) >= 2
-    for block in blocks("python"):
-        exec(block, names)
-    assert names["embeddings"].shape == (200, TINY.embedding_dim)
-    assert ((names["similarity"] > 0) & (names["similarity"] < 1)).all()
+    example, *others = blocks("python")
+    assert len([line for line in example.splitlines() if line]) <= 10
+    for block in (example, *others):
+        exec(re.sub(r"http://localhost:8501[\w/]*", server.url, block), names)
+    verifier, left, right = names["verifier"], names["left"], names["right"]
+    assert str(verifier.evaluate(sample)) in capsys.readouterr().out
+    np.testing.assert_allclose(
+        names["exported"].distance(left, right), verifier.distance(left, right), atol=1e-5
+    )
+    assert names["outer"].count_params() == verifier.outer_model.count_params()
 
 
 def commands():
@@ -43,7 +53,7 @@ def commands():
 @pytest.mark.parametrize(("module", "arguments"), list(commands()))
 def test_commands_name_programs_and_options_that_exist(module, arguments, monkeypatch, capsys):
     program = __import__(module, fromlist=["main"])
-    monkeypatch.setattr(program, "run_program", lambda program: 0)  # parse, and stop there
+    monkeypatch.setattr(program, "run_program", lambda *_, **__: 0)  # parse, and stop there
     assert program.main(arguments) == 0, capsys.readouterr().err
 
 

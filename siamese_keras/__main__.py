@@ -1,0 +1,40 @@
+"""The command `siamese-keras`: `siamese-keras train ...` is `python -m siamese_keras.train ...`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from siamese_keras._version import __version__
+
+PROGRAMS = {
+    "train": "train a Siamese network, score it and write a run",
+    "evaluate": "score a run on its test images",
+    "export": "export a run as a SavedModel for TensorFlow Serving",
+    "predict": "compare two image files, or search a folder",
+    "diagrams": "draw the architecture diagrams",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    lines = "\n".join(f"  {name:10s} {text}" for name, text in PROGRAMS.items())
+    parser = argparse.ArgumentParser(
+        prog="siamese-keras",
+        usage="%(prog)s COMMAND ...",
+        description="Siamese networks in Keras: do two images show the same class?",
+        epilog=f"commands:\n{lines}\n\n`siamese-keras COMMAND --help` lists a command's options.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("command", choices=PROGRAMS, metavar="COMMAND", help="one of the below")
+    arguments = sys.argv[1:] if argv is None else argv
+    command = parser.parse_args(arguments[:1]).command
+    program = importlib.import_module(f"siamese_keras.{command}")
+    return program.main(arguments[1:], prog=f"siamese-keras {command}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""The program `evaluate`: what it prints and writes, and every error in one line."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.tiny import SAMPLE
+
+from siamese_keras import load_verifier
+from siamese_keras.errors import ModelError
+from siamese_keras.evaluate import main
+
+
+@pytest.fixture
+def run(tiny, tiny_run, tmp_path):
+    return Path(shutil.copytree(tiny_run, tmp_path / "my run"))
+
+
+def refused(capsys, *arguments):
+    assert main(list(map(str, arguments))) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def test_a_run_is_scored(run, sample, capsys):
+    assert main([str(run), "--data-dir", str(SAMPLE)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    metrics = json.loads((run / "metrics.json").read_text())
+    loaded = load_verifier(run)
+    assert loaded.metrics == metrics
+    report = loaded.evaluate(sample)
+    for name, value in report.metrics["test"].items():
+        assert metrics["test"][name] == pytest.approx(value), name
+    assert out == f"{report}\nwritten: {run / 'metrics.json'}, {run / 'figures'}\n"
+    figures = {path.name for path in (run / "figures").iterdir()}
+    assert {"history.png", "test-pairs.png", "worst-mistakes.png", "roc-and-det.png"} <= figures
+    with np.load(run / "embeddings.npz") as embeddings:
+        np.testing.assert_allclose(embeddings["test"], loaded.embed(sample.test.images), atol=1e-6)
+    assert set(metrics["baselines"]) == {"raw_pixels"}
+
+
+def test_other_data_than_those_of_the_training_are_refused(run, tmp_path, capsys):
+    other = tmp_path / "other"
+    other.mkdir()
+    for path in SAMPLE.iterdir():
+        part = "train" if path.name.startswith("t10k") else "t10k"
+        shutil.copy(path, other / f"{part}-{path.name.partition('-')[2]}")
+    line = refused(capsys, run, "--data-dir", other)
+    assert "The dataset must be the one that the model was trained on" in line
+    assert not (run / "metrics.json").exists()
+    with pytest.raises(ModelError):
+        main([str(tmp_path), "--traceback"])
+
+
+def test_a_run_of_own_files_needs_their_folder(run, capsys):
+    assert "name it with --data-dir" in refused(capsys, run)
+
+
+def test_what_is_not_a_run_is_refused(run, exported, tmp_path, capsys):
+    for folder in (exported, exported.parent):
+        line = refused(capsys, folder, "--data-dir", SAMPLE)
+        assert line == f"error: `{folder}` is not the folder of a run."
+    none = tmp_path / "none"
+    assert f"`{none}` must be the folder of a run" in refused(capsys, none, "--data-dir", SAMPLE)
+    (run / "model.json").unlink()
+    line = refused(capsys, run, "--data-dir", SAMPLE)
+    assert line == f"error: `{run}` is not the folder of a complete run: it has no model.json."

@@ -1,0 +1,324 @@
+"""The program `train`: what it prints and writes, and every error in one line."""
+
+import dataclasses
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers.tiny import SAMPLE, TINY
+
+from siamese_keras import load_verifier
+from siamese_keras.errors import DataError, TrainingError
+from siamese_keras.evaluation import report
+from siamese_keras.files import write_json
+from siamese_keras.train import main
+from siamese_keras.training import trainer
+
+DATA = ["--dataset", "idx", "--data-dir", str(SAMPLE), "--validation-size", "100"]
+OPTIONS = [*DATA, "--batch-size", "50", "--filters", "4,8", "--embedding-dim", "8"]
+
+
+def start(folder, *arguments):
+    """Start the program as a user does, in a process of its own."""
+    # This process has set the first; the last is what some people have, and is not installed.
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    environment["KERAS_BACKEND"] = "jax"
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "siamese_keras.train", *OPTIONS, *map(str, arguments)],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    """Two trainings at once, since each takes seconds to start: one whole, one to interrupt."""
+    if os.name != "posix":
+        pytest.skip("signals")
+    folder = tmp_path_factory.mktemp("processes")
+    exported = ("--export-dir", folder / "models")
+    started = [
+        start(folder, "--epochs", 1, "--run-dir", folder / "whole", *exported),
+        start(folder, "--epochs", 2000, "--run-dir", folder / "interrupted"),
+    ]
+    watchdogs = [threading.Timer(240, process.kill) for process in started]
+    for watchdog in watchdogs:
+        watchdog.start()
+    yield SimpleNamespace(folder=folder, whole=started[0], interrupted=started[1])
+    for process, watchdog in zip(started, watchdogs, strict=True):
+        watchdog.cancel()
+        process.kill()
+        process.wait()
+
+
+def test_ctrl_c_on_the_command_line_ends_with_a_run_and_status_130(processes):
+    process = processes.interrupted
+    for line in process.stdout:
+        if line.startswith("Epoch 3/"):
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate()
+    assert process.returncode == 130, err
+    assert err == ""
+    assert f"of 2000; the model is kept in {processes.folder / 'interrupted'}\n" in out
+    training = load_verifier(processes.folder / "interrupted").training
+    assert training["interrupted"]
+    assert f"interrupted in epoch {training['epochs']} of 2000" in out
+
+
+def test_the_command_line_trains_scores_and_exports(processes, sample):
+    out, err = processes.whole.communicate()
+    assert processes.whole.returncode == 0, err
+    assert err == ""  # no start-up noise
+    run = processes.folder / "whole"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert f"{metrics['test']['accuracy']:.4f}" in out
+    assert f"training on fashion-mnist-sample into {run}\n" in out
+    assert f"run:      {run}\n" in out
+    version = processes.folder / "models" / "fashion-mnist-sample" / "1"
+    assert out.endswith(f"exported: {version}\n")
+    assert (version / "saved_model.pb").is_file()
+    figures = {path.name for path in (run / "figures").iterdir()}
+    assert {"history.png", "test-pairs.png", "worst-mistakes.png", "roc-and-det.png"} <= figures
+    assert (run / "embeddings.npz").is_file()
+    repeated = load_verifier(run).evaluate(sample).metrics
+    assert repeated["test"]["roc_auc"] == pytest.approx(metrics["test"]["roc_auc"], abs=1e-6)
+
+
+class FakeVerifier:
+    """What the program asks of a verifier, without a model."""
+
+    name = "sample"
+
+    def __init__(self, config, run_dir, *, interrupted):
+        self.training = {"interrupted": interrupted, "epochs": 2, "fit_seconds": 3.2}
+        accuracy = 0.9 + config.seed / 100
+        self.metrics = {"test": {"accuracy": accuracy, "roc_auc": 0.95, "eer": 0.1, "ece": 0.01}}
+        Path(run_dir).mkdir(parents=True, exist_ok=True)
+
+    def __str__(self):
+        return f"accuracy {self.metrics['test']['accuracy']}"
+
+    def evaluate(self, dataset, *, baselines):
+        self.metrics["baselines"] = {"all": int(baselines)}
+        return self
+
+    def save(self, folder):
+        write_json(folder / "metrics.json", self.metrics)
+
+    def export(self, folder):
+        return folder / "1"
+
+
+@pytest.fixture
+def fits(monkeypatch, tmp_path):
+    """Calls of `fit`, which trains nothing; the program runs in an empty folder."""
+    fits = SimpleNamespace(calls=[], interrupted=False, error=None)
+
+    def fit(dataset, config, *, run_dir, **options):
+        fits.calls.append(
+            SimpleNamespace(dataset=dataset, config=config, run_dir=run_dir, **options)
+        )
+        if fits.error is not None:
+            raise fits.error
+        return FakeVerifier(config, run_dir, interrupted=fits.interrupted)
+
+    monkeypatch.setattr(trainer, "fit", fit)
+    monkeypatch.chdir(tmp_path)
+    return fits
+
+
+def run(*arguments):
+    return main([*OPTIONS, *map(str, arguments)])
+
+
+@pytest.mark.usefixtures("capsys")
+def test_options_are_the_settings_of_the_training(fits, sample):
+    assert run("--epochs", 3, "--run-dir", "run", "--tensorboard") == 0
+    (call,) = fits.calls
+    assert call.config == TINY
+    assert call.dataset.fingerprint == sample.fingerprint
+    assert call.run_dir == Path("run")
+    assert call.tensorboard is True
+    assert call.verbose == 2  # one line for each epoch: standard output is not a terminal
+
+
+def test_a_run_is_repeated_from_its_settings(fits, tmp_path):
+    dataclasses.replace(TINY, seed=3).save(tmp_path / "config.json")
+    data = ("--config", str(tmp_path / "config.json"), "--data-dir", str(SAMPLE))
+    assert main([*data]) == 0
+    assert main([*data, "--epochs", "1"]) == 0
+    assert [call.config for call in fits.calls] == [
+        dataclasses.replace(TINY, seed=3),
+        dataclasses.replace(TINY, seed=3, epochs=1),
+    ]
+    name = f"{tmp_path.name}-[0-9]{{8}}-[0-9]{{6}}(-2)?"
+    assert all(re.fullmatch(name, call.run_dir.name) for call in fits.calls)
+
+
+def test_all_baselines_are_scored_when_asked_for(fits, tmp_path):
+    for options in ((), ("--baselines",)):
+        assert run("--run-dir", tmp_path / f"run{len(options)}", *options) == 0
+    scored = [json.loads((tmp_path / f"run{i}" / "metrics.json").read_text()) for i in (0, 1)]
+    assert [metrics["baselines"]["all"] for metrics in scored] == [0, 1]
+
+
+def test_runs_that_start_within_a_second_get_a_folder_each(fits, tmp_path):
+    for preset in ("fast", "fast", "fast", "best"):
+        assert run("--preset", preset) == 0
+    folders = [call.run_dir for call in fits.calls]
+    assert len(set(folders)) == 4
+    assert {path.resolve() for path in folders} == set((tmp_path / "runs").iterdir())
+    for folder, preset in zip(folders, ("fast", "fast", "fast", "best"), strict=True):
+        assert re.fullmatch(rf"{preset}-\d{{8}}-\d{{6}}(-\d)?", folder.name)
+
+
+def test_the_next_command_can_be_copied_into_a_shell(fits, capsys):
+    assert run("--run-dir", "my runs/a b", "--name", "cats & dogs") == 0
+    out = capsys.readouterr().out
+    assert "accuracy 0.9\n" in out
+    assert "fit in 3 s" in out
+    assert "run:      my runs/a b\n" in out
+    last = out.splitlines()[-1]
+    assert last.startswith("next:     ")
+    assert shlex.split(last)[1:] == [
+        "python", "-m", "siamese_keras.export", "my runs/a b", "--name", "cats & dogs",
+    ]  # fmt: skip
+
+
+def test_after_an_interrupt_the_command_that_scores_can_be_copied(fits, capsys, tmp_path):
+    fits.interrupted = True
+    (tmp_path / "my data").symlink_to(SAMPLE)
+    assert run("--run-dir", "a b", "--data-dir", "my data", "--epochs", 3) == 130
+    *_, said, command = capsys.readouterr().out.splitlines()
+    assert said == "interrupted in epoch 2 of 3; the model is kept in a b"
+    assert command.startswith("score it: ")
+    assert shlex.split(command)[2:] == [
+        "python", "-m", "siamese_keras.evaluate", "a b", "--data-dir", "my data",
+    ]  # fmt: skip
+    assert not (tmp_path / "a b" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(("options", "name"), [([], "sample"), (["--name", "cats"], "cats")])
+def test_a_model_is_exported_under_the_name_of_its_dataset_or_another(fits, capsys, options, name):
+    assert run("--export-dir", "models", *options) == 0
+    assert capsys.readouterr().out.endswith(f"exported: {Path('models') / name / '1'}\n")
+
+
+def test_several_seeds_are_trained_and_summarized(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(report, "report_figures", lambda *_: {})  # which take half of the time
+    assert run("--epochs", 1, "--seeds", "3, 5", "--run-dir", tmp_path / "seeds") == 0
+    folders = [tmp_path / "seeds" / f"seed-{seed}" for seed in (3, 5)]
+    assert [load_verifier(folder).config for folder in folders] == [
+        dataclasses.replace(TINY, epochs=1, seed=seed) for seed in (3, 5)
+    ]
+    summary = json.loads((tmp_path / "seeds" / "summary.json").read_text())
+    assert summary["seeds"] == [3, 5]
+    reports = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
+    out = capsys.readouterr().out
+    assert "mean and standard deviation over the seeds 3, 5\n" in out
+    for key in ("accuracy", "roc_auc", "eer", "ece"):
+        values = [metrics["test"][key] for metrics in reports]
+        mean, std = np.mean(values), np.std(values, ddof=1)
+        assert summary["test"][key] == {"mean": pytest.approx(mean), "std": pytest.approx(std)}
+        assert re.search(rf"^test {key} +{mean:.4f} \+- {std:.4f}$", out, re.M)
+    assert re.search(r"^retrieval recall_at_1 +0\.\d{4} \+- 0\.\d{4}$", out, re.M)
+    assert "unseen" not in out
+    assert out.endswith(f"written: {tmp_path / 'seeds' / 'summary.json'}\n")
+
+
+def test_an_interrupt_ends_the_training_of_all_seeds(fits, tmp_path):
+    fits.interrupted = True
+    assert run("--seeds", "3,5", "--run-dir", tmp_path / "seeds") == 130
+    assert len(fits.calls) == 1
+    assert not (tmp_path / "seeds" / "summary.json").exists()
+
+
+def refused(capfd, *arguments):
+    """Return the status and the error, which is one line apart from the usage."""
+    try:
+        status = main(list(map(str, arguments)))
+    except SystemExit as stopped:
+        status = stopped.code
+    out, err = capfd.readouterr()
+    assert "Traceback" not in err
+    *usage, line = err.splitlines()
+    assert all(other.startswith("usage: ") for other in usage)
+    assert status in (1, 2)
+    assert line.startswith("error: " if status == 1 else "python -m siamese_keras.train: error: ")
+    assert "metrics" not in out
+    return status, line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["--margin", "-1"], 2, "`margin` must be greater than 0. Received: margin=-1.0"),
+        (["--seeds", "0,9999999999"], 2, "`seed` must be at most 2147483647"),
+        (["--seeds", "1"], 2, "argument --seeds: expected two or more different seeds, not '1'"),
+        (["--seeds", "0,x"], 2, "--seeds: expected two or more different seeds, not '0,x'"),
+        (["--seeds", "0,1,x"], 2, "--seeds: expected two or more different seeds, not '0,1,x'"),
+        (["--seeds", "1,01"], 2, "--seeds: expected two or more different seeds, not '1,01'"),
+        (["--seeds", "-1,1"], 2, "argument --seeds: expected"),
+        (["--seeds", ""], 2, "argument --seeds: expected two or more different seeds, not ''"),
+        (["--seeds", "0,1", "--seed", "3"], 2, "argument --seeds: not allowed with --seed"),
+        (["--seeds", "0,1", "--export-dir", "m"], 2, "not allowed with --seed or --export-dir"),
+        (["--nonsense"], 2, "unrecognized arguments: --nonsense"),
+        (["--config", "none.json"], 2, "No such file or directory: 'none.json'"),
+        (["--data-dir", "missing", "--dataset", "idx"], 1, "`missing` is not a folder"),
+        (["--dataset", "idx"], 1, "needs the folder of its files: name it with --data-dir"),
+        ([*OPTIONS, "--unseen-classes", "hat"], 1, "Received: 'hat'"),
+        ([*OPTIONS, "--run-dir", "/dev/null/run"], 1, "Not a directory"),
+    ],
+)
+def test_an_error_is_one_clear_line(capfd, monkeypatch, tmp_path, arguments, status, message):
+    monkeypatch.chdir(tmp_path)
+    found, line = refused(capfd, *arguments)
+    assert message in line
+    assert found == status
+
+
+def test_tensorboard_is_asked_for_where_it_is_missing(capfd, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    status, line = refused(capfd, *OPTIONS, "--tensorboard")
+    assert status == 2
+    assert line.endswith("argument --tensorboard: needs `pip install tensorboard`")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_something_is_refused_before_the_data_are_read(capfd, tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    options = ("--dataset", "idx", "--data-dir", "missing", "--run-dir", tmp_path)
+    for seeds in ((), ("--seeds", "0,1")):
+        status, line = refused(capfd, *options, *seeds)
+        assert status == 1
+        assert line == f"error: `run_dir` must be a new or empty folder. Received: `{tmp_path}`"
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_a_training_that_fails_is_one_line_or_a_traceback(fits, capfd):
+    fits.error = TrainingError("The distances are not finite: the training diverged.")
+    status, line = refused(capfd, *OPTIONS)
+    assert status == 1
+    assert line == "error: The distances are not finite: the training diverged."
+    with pytest.raises(TrainingError):
+        run("--traceback")
+    fits.error = TypeError("a bug")
+    with pytest.raises(TypeError):
+        run()
+    with pytest.raises(DataError):
+        main(["--dataset", "idx", "--traceback"])
