@@ -2,11 +2,13 @@
 
     python benchmarks/results.py
 
-The comparison is that of `benchmarks/results.json`, which `benchmarks/compare.py` writes: medians
-over the seeds. The table of unseen classes is that of `benchmarks/unseen/*.json`, the summaries of
+The comparison is read from `benchmarks/results.json`, which `benchmarks/compare.py` writes: medians
+over the seeds. The table of unseen classes is read from `benchmarks/unseen/*.json`, each the
+`summary.json`
+of
 
-    python -m siamese_keras.train --seeds 0,1,2 --unseen-classes dress,shirt,sneaker,bag \
-        --run-dir runs/fast && cp runs/fast/summary.json benchmarks/unseen/fast.json
+    python -m siamese_keras.train --seeds 0,1,2 --baselines \
+        --unseen-classes dress,shirt,sneaker,bag --run-dir runs/unseen
 """
 
 import json
@@ -44,12 +46,12 @@ def _table(header: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
 
 
-def seconds_to(goal: float, curve: list[list[float]]) -> float | None:
-    """Return when accuracy first reached `goal`, on the line between two points of the curve."""
+def seconds_to(target: float, curve: list[list[float]]) -> float | None:
+    """Return when accuracy first reached `target`, on the line between two points of the curve."""
     before = curve[0]
     for seconds, accuracy in curve:
-        if accuracy >= goal:
-            along = (goal - before[1]) / max(accuracy - before[1], 1e-9)
+        if accuracy >= target:
+            along = (target - before[1]) / max(accuracy - before[1], 1e-9)
             return before[0] + along * (seconds - before[0])
         before = [seconds, accuracy]
     return None
@@ -64,7 +66,7 @@ def _median(values: Iterable[float | None]) -> float | None:
 def medians() -> dict[str, dict[str, float | None]]:
     """Return the figures of each row of `results.json`, each the median over its seeds.
 
-    None where half of the seeds or more never reached the goal.
+    None where half of the seeds or more never reached the target.
     """
     stored = json.loads((ROOT / "benchmarks" / "results.json").read_text())
     rows: dict[str, dict[str, float | None]] = {}
@@ -77,12 +79,12 @@ def medians() -> dict[str, dict[str, float | None]]:
                 values = [value[key] for value in values]
             return _median(values)
 
-        keys = ("fit_seconds", "images_per_second", "pairs_per_second", "seconds_to_goal")
+        keys = ("fit_seconds", "images_per_second", "pairs_per_second", "seconds_to_target")
         rows[name] = {key: middle(key) for key in (*keys, "peak_memory_mb")}
         rows[name] |= {key: middle("test", key) for key in ("accuracy", "roc_auc", "eer", "ece")}
         rows[name] |= {key: middle("retrieval", key) for key in ("recall_at_1", "map_at_r")}
         ratios = [
-            r["fit_seconds"] / stored["sittings"][r["sitting"]]["reference_fit_seconds"]
+            r["fit_seconds"] / stored["sessions"][r["session"]]["reference_fit_seconds"]
             for r in results
         ]
         rows[name] |= {"seeds": len(results), "fit_ratio": median(ratios)}
@@ -117,7 +119,7 @@ def comparison_tables() -> list[str]:
             names[name],
             f"{row['fit_seconds']:.0f} s",
             f"{row['fit_ratio']:.2f}",
-            "never" if row["seconds_to_goal"] is None else f"{row['seconds_to_goal']:.1f} s",
+            "never" if row["seconds_to_target"] is None else f"{row['seconds_to_target']:.1f} s",
             f"{row['images_per_second']:,.0f}",
             f"{row['pairs_per_second']:,.0f}",
             f"{row['peak_memory_mb']:,.0f} MB",
@@ -144,10 +146,10 @@ def unseen_table() -> list[str]:
         summary = json.loads(path.read_text())
         preset = f"`{path.stem}`"
         rows[preset] = summary
-        for control, scored in summary["controls"].items():
-            own = control == "untrained_base"
+        for baseline, scored in summary["baselines"].items():
+            own = baseline == "random_base_model"
             rows.setdefault(
-                f"{preset} with random weights" if own else control.replace("_", " "), scored
+                f"{preset} with random weights" if own else baseline.replace("_", " "), scored
             )
     cells = []
     for name, summary in rows.items():
@@ -182,7 +184,7 @@ def plot_accuracy_over_time() -> Figure:
                 seconds, accuracy = zip(*result["curve"], strict=True)
                 axes.plot(seconds, accuracy, color=colour, linewidth=1.3, alpha=0.8, label=label)
                 label = "_"  # one entry of the legend for all seeds
-    axes.axhline(stored["goal"], color="#999999", linestyle=":", linewidth=1)
+    axes.axhline(stored["target"], color="#999999", linestyle=":", linewidth=1)
     axes.set_xscale("symlog", linthresh=1)  # the first second as it is
     axes.set(xlim=(0, None), ylim=(0.74, 0.97))
     axes.set(xlabel="seconds of fit, 2 CPU cores", ylabel="pair accuracy, test pairs")

@@ -9,7 +9,6 @@ in a process of its own. Prints a table and writes `benchmarks/scaling.json`.
 
 from __future__ import annotations
 
-import json
 import resource
 import time
 from pathlib import Path
@@ -18,10 +17,15 @@ from typing import Any
 import numpy as np
 from compare import in_own_process
 
-from siamese_keras.config import PRESETS
-from siamese_keras.data.pairs import pair_pipeline, steps_per_epoch
-from siamese_keras.models.base_model import build_base_model, build_outer_model
-from siamese_keras.training.losses import ContrastiveLoss
+from siamese_keras import (
+    PRESETS,
+    ContrastiveLoss,
+    build_base_model,
+    build_outer_model,
+    pair_pipeline,
+)
+from siamese_keras.data.pipeline import steps_per_epoch
+from siamese_keras.files import write_json
 
 IMAGES = (10_000, 60_000, 240_000)
 KINDS = ("balanced", "all")
@@ -40,7 +44,7 @@ def measure(kind: str, count: int) -> dict[str, Any]:
     outer.compile("adam", ContrastiveLoss(config.margin, config.positive_margin))
 
     def fit(images: np.ndarray, labels: np.ndarray) -> float:
-        pipeline = pair_pipeline(kind, images, labels, batch_size=config.batch_size, seed=0)
+        pipeline = pair_pipeline(images, labels, kind=kind, batch_size=config.batch_size)
         started = time.perf_counter()
         outer.fit(pipeline, epochs=1, shuffle=False, verbose=0)
         return time.perf_counter() - started
@@ -67,7 +71,7 @@ def main() -> None:
             f"{row['pairs_by']:>9} {row['images']:>8,} {row['pairs']:>11,} "
             f"{row['seconds_per_epoch']:>8.1f} {row['memory_mb']:>6,}"
         )
-    Path(__file__).with_suffix(".json").write_text(json.dumps(rows, indent=2) + "\n")
+    write_json(Path(__file__).with_suffix(".json"), rows)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import os
 import platform
 import sys
@@ -32,11 +31,10 @@ import tensorflow as tf
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from helpers.c_api import CApiModel  # the tests' client of the C++ loader
 
-from siamese_keras.data.datasets import Dataset
+from siamese_keras import Dataset, Verifier, load_verifier
+from siamese_keras.data.datasets import load_config_dataset
 from siamese_keras.data.pairs import evaluation_pairs
-from siamese_keras.evaluate import load_run_dataset
-from siamese_keras.export import export
-from siamese_keras.verifier import Run
+from siamese_keras.files import write_json
 
 Pair = dict[str, np.ndarray]
 Answer = Callable[[Pair], np.ndarray]
@@ -57,9 +55,9 @@ def measure(ways: dict[str, Callable[[], object]], *, rounds: int) -> dict[str, 
     return seconds
 
 
-def litert(run: Run, *, eight_bits: bool) -> Answer:
+def litert(verifier: Verifier, *, eight_bits: bool) -> Answer:
     """Convert the outer model for LiteRT and return the function that answers pairs with it."""
-    converter = tf.lite.TFLiteConverter.from_keras_model(run.outer)
+    converter = tf.lite.TFLiteConverter.from_keras_model(verifier.outer_model)
     if eight_bits:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     with contextlib.redirect_stdout(io.StringIO()):  # it lists all variables
@@ -86,20 +84,20 @@ def pair_sides(details: dict[str, Any]) -> list[str]:
     return [side for side in ("left", "right") if side in details["name"]]
 
 
-def benchmark(run: Run, dataset: Dataset, *, rounds: int) -> list[dict[str, Any]]:
+def benchmark(verifier: Verifier, dataset: Dataset, *, rounds: int) -> list[dict[str, Any]]:
     """Return one row for each number of pairs and way."""
     test = dataset.test
-    pairs = evaluation_pairs("lab", test.labels, seed=run.config.seed)
+    pairs = evaluation_pairs(test.labels)
 
     def images(part: slice) -> Pair:
         return {"left": test.images[pairs.left[part]], "right": test.images[pairs.right[part]]}
 
     with tempfile.TemporaryDirectory() as folder:
-        version = export(run, Path(folder))
+        version = verifier.export(folder)
         loaded = tf.saved_model.load(str(version)).signatures["serving_default"]
         c_api = CApiModel(version)
         ways: dict[str, Answer] = {
-            "model.predict": lambda pair: run.outer.predict(
+            "model.predict": lambda pair: verifier.outer_model.predict(
                 pair, batch_size=len(pair["left"]), verbose=0
             ),
             "tf.saved_model.load": lambda pair: loaded(
@@ -108,15 +106,15 @@ def benchmark(run: Run, dataset: Dataset, *, rounds: int) -> list[dict[str, Any]
             "C++ loader, other process": lambda pair: c_api.ask("serving_default", pair)[
                 "distance"
             ],
-            "LiteRT": litert(run, eight_bits=False),
-            "LiteRT, 8-bit weights": litert(run, eight_bits=True),
+            "LiteRT": litert(verifier, eight_bits=False),
+            "LiteRT, 8-bit weights": litert(verifier, eight_bits=True),
         }
         try:
             accuracy = {}
             for way, answer in ways.items():
                 starts = range(0, len(pairs), PAIRS[-1])
                 parts = [answer(images(slice(start, start + PAIRS[-1]))) for start in starts]
-                same = run.classifier.same(np.concatenate(parts))
+                same = verifier.calibration.same(np.concatenate(parts))
                 accuracy[way] = float((same == (pairs.different < 0.5)).mean())
             rows = []
             for n in PAIRS:
@@ -146,9 +144,9 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, help="folder with the data")
     parser.add_argument("--rounds", type=int, default=200, help="calls to time (default: 200)")
     options = parser.parse_args()
-    run = Run.load(options.run)
-    dataset = load_run_dataset(run.config, options.data_dir)
-    rows = benchmark(run, dataset, rounds=options.rounds)
+    verifier = load_verifier(options.run)
+    dataset = load_config_dataset(verifier.config, options.data_dir)
+    rows = benchmark(verifier, dataset, rounds=options.rounds)
     print(f"{'pairs':>5}  {'way':<25}  {'pairs/s':>9}  {'p50 ms':>8}  {'p99 ms':>8}  accuracy")
     for row in rows:
         print(
@@ -167,7 +165,7 @@ def main() -> None:
         "predict_to_saved_model_one_pair": round(ratio, 1),
         "rows": rows,
     }
-    Path(__file__).with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
+    write_json(Path(__file__).with_suffix(".json"), report)
 
 
 if __name__ == "__main__":
