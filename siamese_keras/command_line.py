@@ -64,9 +64,10 @@ def run_program(program: Callable[[], int | None], *, traceback: bool = False) -
                 sys.stdout.flush()  # now, while an error of it can still be told
             return status
         except BrokenPipeError:  # the reader, such as `head`, has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for the flush at exit
+            _discard_output()
             return 1
         except (SiameseKerasError, OSError) as error:
+            _discard_output()
             if traceback:
                 raise
             print("error: " + " ".join(str(error).split()), file=sys.stderr)
@@ -77,6 +78,15 @@ def run_program(program: Callable[[], int | None], *, traceback: bool = False) -
         finally:
             logger.removeHandler(handler)
             logger.setLevel(level)
+
+
+def _discard_output() -> None:
+    """Discard what cannot be written to standard output, which would fail again at exit."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _show_warning(message: object, *_: object, **__: object) -> None:

@@ -278,13 +278,15 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
 )
 
 
-def preset(name: str) -> Config:
-    """Return the preset `name`.
+def as_config(config: Config | str) -> Config:
+    """Return settings, given as such or as the name of a preset.
 
     Raises:
-        ArgumentError: When there is no such preset.
+        ArgumentError: When it is neither.
     """
-    if name not in PRESETS:
+    if isinstance(config, Config):
+        return config
+    if not isinstance(config, str) or config not in PRESETS:
         known = ", ".join(PRESETS)
-        raise ArgumentError(f"`config` must be a `Config` or one of {known}. Received: {name!r}")
-    return PRESETS[name]
+        raise ArgumentError(f"`config` must be a `Config` or one of {known}. Received: {config!r}")
+    return PRESETS[config]

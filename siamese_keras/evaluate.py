@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.eva
     parser.add_argument(
         "--baselines",
         action="store_true",
-        help="score all baselines, not just raw pixels; takes longer than the rest",
+        help="score all baselines and nearest neighbors, not just raw pixels; takes a minute",
     )
     options = parser.parse_args(argv)
 

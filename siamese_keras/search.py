@@ -64,6 +64,8 @@ def search(
         order = np.argsort(distances, kind="stable").tolist()
         if is_folder:
             order = [i for i in order if not _is_same_file(item, files[i])]
+            if not order:
+                raise DataError(f"The gallery `{gallery}` has no image but the query.")
         found.append([Match(i, float(distances[i]), _file_name(files, i)) for i in order[:top]])
     return found[0] if queries.is_single else found
 

@@ -9,6 +9,7 @@ Writes a run: `config.json`, `model.json`, `base.keras`, `outer.keras`, `history
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import datetime
 import importlib.util
@@ -48,7 +49,9 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
         "--name", help="name to export the model under (default: the name of the dataset)"
     )
     parser.add_argument(
-        "--baselines", action="store_true", help="score all baselines, not just raw pixels"
+        "--baselines",
+        action="store_true",
+        help="score all baselines and nearest neighbors, not just raw pixels",
     )
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard logs as well")
     parser.add_argument(
@@ -72,9 +75,14 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
     def program() -> int:
         run_dir = options.run_dir or _default_run_dir(options.config or options.preset)
         new_folder(run_dir)  # before the data are read
-        if configs:
-            return _train_seeds(configs, run_dir, options)
-        return 130 if _train(config, run_dir, options) is None else 0
+        try:
+            if configs:
+                return _train_seeds(configs, run_dir, options)
+            return 130 if _train(config, run_dir, options) is None else 0
+        finally:
+            if options.run_dir is None:
+                with contextlib.suppress(OSError):
+                    run_dir.rmdir()  # if nothing was written
 
     return run_program(program, traceback=options.traceback)
 

@@ -144,7 +144,8 @@ class Verifier:
 
         Raises:
             DataError: When an array is not uint8 or of another shape than the model's images.
-            RequestError: When a file is not a PNG or JPEG image; the message names it.
+            RequestError: When a file is not a PNG or JPEG image, which the message names, or an
+                exported model refuses the shape of an array.
             OSError: When a file cannot be read.
             ModelError: When the model does not answer.
         """
@@ -243,7 +244,7 @@ class Verifier:
 
         Raises:
             ArgumentError: When `top` is out of range.
-            DataError: When a folder holds no image that can be read.
+            DataError: When a folder holds no image that can be read, but for the query.
             Others: as `embed`.
         """
         return search(self.embed, query, gallery, top=top, batch_size=self._model.batch_size)
@@ -253,8 +254,8 @@ class Verifier:
 
         Args:
             dataset: The dataset that the model was trained on, unseen classes too.
-            baselines: Score all baselines, which takes longer than the model itself, and not just
-                raw pixels.
+            baselines: Score all baselines, not just raw pixels, and classify test images by their
+                nearest train images. That takes several times as long.
 
         Returns:
             The report.
@@ -270,9 +271,9 @@ class Verifier:
         expected = self.training.get("data")
         if dataset.fingerprint != expected:
             raise DataError(
-                "The dataset must be the one that the model was trained on, or test images may "
-                f"have been trained on. Its fingerprint: {str(expected)[:12]}..., of "
-                f"{self.training.get('images')} images. Received: {dataset.fingerprint[:12]}..., "
+                "The dataset must be the one that the model was trained on: test images of another "
+                f"one may have been trained on. Its fingerprint: {str(expected)[:12]}..., images: "
+                f"{self.training.get('images')}. Received: {dataset.fingerprint[:12]}..., "
                 f"{dataset!r}"
             )
         report = evaluate(

@@ -7,7 +7,7 @@ from typing import get_type_hints
 
 import pytest
 
-from siamese_keras.config import PRESETS, Config, preset
+from siamese_keras.config import PRESETS, Config, as_config
 from siamese_keras.errors import ArgumentError
 from siamese_keras.models.base_model import build_base_model
 
@@ -145,9 +145,9 @@ def test_the_default_is_the_preset_fast_and_presets_stay_as_they_are():
     assert PRESETS["fast"] == Config()
     assert isinstance(PRESETS, types.MappingProxyType)
     assert len(set(PRESETS.values())) == len(PRESETS)
-    assert list(map(preset, PRESETS)) == list(PRESETS.values())
+    assert list(map(as_config, PRESETS)) == list(PRESETS.values())
     with pytest.raises(ArgumentError) as refused:
-        preset("slow")
+        as_config("slow")
     assert str(refused.value) == (
         "`config` must be a `Config` or one of fast, best, open-set, classic-mlp, classic-cnn. "
         "Received: 'slow'"
@@ -158,3 +158,9 @@ def test_the_options_of_the_base_model_are_those_of_build_base_model():
     parameters = set(inspect.signature(build_base_model).parameters)
     assert set(Config().base_model_options()) == parameters - {"image_shape"}
     assert OTHER.base_model_options()["filters"] == (8, 16)
+
+
+def test_settings_are_taken_as_they_are():
+    assert as_config(OTHER) is OTHER
+    with pytest.raises(ArgumentError, match=r"one of fast.* Received: \{\}"):
+        as_config({})

@@ -26,7 +26,7 @@ def test_python_blocks_run_in_order(sample, server, tmp_path, monkeypatch, capsy
     """From the dataset to the answers of an exported model and of a server."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(siamese_keras, "load_dataset", lambda name: sample, raising=False)
-    monkeypatch.setattr(trainer, "preset", lambda name: {"fast": TINY}[name])
+    monkeypatch.setattr(trainer, "as_config", lambda name: {"fast": TINY}[name])
     for name, image in zip(("left.png", "right.png"), sample.test.images, strict=False):
         (tmp_path / name).write_bytes(tf.io.encode_png(image).numpy())
     names = {}

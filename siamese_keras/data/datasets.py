@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from siamese_keras.config import Config
+from siamese_keras.data.cut import cut_dataset
 from siamese_keras.data.decode import scale_to_fit
 from siamese_keras.data.idx import FASHION_MNIST_SHA256, IDX_FILES, has_idx_files, read_idx_folder
 from siamese_keras.data.image_folder import load_image_folder
 from siamese_keras.data.local import expanded, idx_folders, tfds_folder
-from siamese_keras.data.splits import Dataset, Split, cut_dataset
+from siamese_keras.data.splits import Dataset, Split
 from siamese_keras.data.tfds import load_tfds
 from siamese_keras.errors import DataError, NotPreparedError
 

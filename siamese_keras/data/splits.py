@@ -1,26 +1,16 @@
-"""A dataset's splits, and how images are cut into them: by content, the same everywhere.
-
-Images are ordered by the SHA-256 of their pixels, and the first of each class in that order are
-held out. A cut therefore depends neither on a seed nor on the source of the images or their order,
-and adding an image leaves most of the others where they were.
-"""
+"""A dataset and its splits."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import hashlib
-import itertools
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from siamese_keras.errors import ArgumentError, DataError
-
-# Images of a class that every split needs: one same pair.
-MIN_IMAGES = 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -153,128 +143,6 @@ class Dataset:
 def image_digests(images: np.ndarray) -> list[bytes]:
     """Return the SHA-256 of the pixels of each image."""
     return [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
-
-
-def cut_dataset(
-    train: Split,
-    test: Split | None,
-    class_names: Sequence[str],
-    *,
-    name: str,
-    validation_size: int,
-    test_share: float,
-) -> Dataset:
-    """Cut validation images, and test images where there are none, off the training images.
-
-    Each class gives a share in proportion to its size, at least two images. Identical images stay
-    on one side of the cut, whatever their labels.
-
-    Args:
-        train: Training images, in any order.
-        test: Test images that the dataset brings along, or None.
-        class_names: Names by label.
-        name: Name of the dataset.
-        validation_size: Number of images to hold out for validation.
-        test_share: Share of each class to hold out for the test when `test` is None.
-
-    Returns:
-        The dataset; every split is in the order of its images' content.
-
-    Raises:
-        DataError: When a class has too few images.
-        ArgumentError: When `validation_size` does not fit.
-    """
-    own_test = test is not None
-    train, digests = _in_order(train)
-    counts = np.bincount(train.labels, minlength=len(class_names))
-    _check_counts(counts, class_names, splits=2 if test is not None else 3)
-    if test is None:
-        share = np.maximum(np.round(counts * test_share).astype(int), MIN_IMAGES)
-        held_out = _first_of_each_class(digests, train.labels, np.where(counts > 0, share, 0))
-        test, train = train.take(held_out), train.take(~held_out)
-        digests = list(itertools.compress(digests, ~held_out))
-        counts = np.bincount(train.labels, minlength=len(class_names))
-    else:
-        test, _ = _in_order(test)
-    quota = _quota(counts, validation_size)
-    held_out = _first_of_each_class(digests, train.labels, quota)
-    dataset = Dataset(
-        train.take(~held_out), train.take(held_out), test, tuple(class_names), name=name
-    )
-    for part, split in dataset.splits.items():
-        found = np.bincount(split.labels, minlength=len(counts))
-        few = (counts > 0) & (found < MIN_IMAGES)
-        if own_test and part == "test":  # which may lack classes altogether
-            few &= found > 0
-        for label in np.flatnonzero(few).tolist():
-            raise DataError(
-                f"Class {class_names[label]!r} has {('no', 'one')[found[label]]} image in the "
-                f"{part} split; a same pair needs two. Too many of its images are identical, or "
-                "it has too few."
-            )
-    return dataset
-
-
-def _in_order(split: Split) -> tuple[Split, list[bytes]]:
-    """Return the split in the order of its images' digests, and the digests in that order."""
-    digests, labels = image_digests(split.images), split.labels.tolist()
-    order = sorted(range(len(split)), key=lambda i: (digests[i], labels[i]))
-    return split.take(np.array(order, np.int64)), [digests[i] for i in order]
-
-
-def _check_counts(counts: np.ndarray, class_names: Sequence[str], *, splits: int) -> None:
-    if (present := np.count_nonzero(counts)) < 2:
-        raise DataError(f"A dataset must have images of at least two classes. Received: {present}")
-    needed = MIN_IMAGES * splits
-    few = [class_names[i] for i in np.flatnonzero((counts > 0) & (counts < needed)).tolist()]
-    if few:
-        more = f" and {len(few) - 5} more" if len(few) > 5 else ""
-        raise DataError(
-            f"Every class needs {needed} training images, {MIN_IMAGES} for each of {splits} "
-            f"splits. Too few: {', '.join(few[:5])}{more}"
-        )
-
-
-def _quota(counts: np.ndarray, size: int) -> np.ndarray:
-    """Return how many images of each class to hold out: `size` in all, in proportion."""
-    present = counts > 0
-    least, most = MIN_IMAGES * present.sum(), (counts[present] - MIN_IMAGES).sum()
-    if not least <= size <= most:
-        raise ArgumentError(
-            f"`validation_size` must be between {least} and {most} for {counts.sum()} images of "
-            f"{present.sum()} classes. Received: validation_size={size}"
-        )
-    room = np.maximum(counts - MIN_IMAGES, 0)
-    wanted = counts * (size / counts.sum())
-    quota = np.clip(np.floor(wanted).astype(int), np.minimum(MIN_IMAGES, room), room)
-    while quota.sum() != size:  # hand out, or take back, where it is missed the most
-        step = 1 if quota.sum() < size else -1
-        possible = quota < room if step == 1 else quota > MIN_IMAGES
-        quota[np.argmax(np.where(possible, step * (wanted - quota), -np.inf))] += step
-    return quota
-
-
-def _first_of_each_class(
-    digests: Sequence[bytes], labels: np.ndarray, quota: np.ndarray
-) -> np.ndarray:
-    """Return a bool mask of the first `quota[label]` images of each label.
-
-    Identical images, which stand side by side, are taken together or not at all.
-    """
-    left, mask = quota.copy(), np.zeros(len(labels), bool)
-    for group in _identical(digests):
-        needed = Counter(labels[group].tolist())
-        if all(left[label] >= count for label, count in needed.items()):
-            mask[group] = True
-            for label, count in needed.items():
-                left[label] -= count
-    return mask
-
-
-def _identical(digests: Sequence[bytes]) -> Iterator[list[int]]:
-    """Yield the indices of each run of equal digests."""
-    for _, run in itertools.groupby(range(len(digests)), key=digests.__getitem__):
-        yield list(run)
 
 
 def hold_out_classes(

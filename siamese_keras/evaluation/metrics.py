@@ -3,6 +3,8 @@
 Standard metrics come from scikit-learn; the rest is written here. A same pair is the positive case,
 as usual in verification: the true accept rate (TAR) is the share of same pairs accepted, the false
 accept rate (FAR) the share of different pairs accepted.
+
+The module is long since every metric is documented with its definition and source.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Figures, in one style: numbers go in, a matplotlib `Figure` comes out."""
+"""Figures, in one style: numbers go in, a matplotlib `Figure` comes out.
+
+The module is long since it has one function for each figure.
+"""
 
 from __future__ import annotations
 

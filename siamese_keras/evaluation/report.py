@@ -97,8 +97,8 @@ def evaluate(
         calibration: Threshold and slope, fitted on validation pairs.
         dataset: All classes, unseen ones too.
         unseen_classes: The classes that were held out of training.
-        baselines: Score all of `BASELINES` and these; None scores raw pixels alone, without
-            `knn_accuracy`.
+        baselines: Score all of `BASELINES` and these, and `knn_accuracy`, for which all train
+            images have to be embedded; None scores raw pixels alone.
         training: Facts of the training, for the report.
         history: Figures of every epoch, for the figure of the training.
 
@@ -107,7 +107,7 @@ def evaluate(
     """
     seen, unseen = hold_out_classes(dataset, unseen_classes)
     started = time.perf_counter()
-    scores = score(embed, seen, unseen, calibration=calibration)
+    scores = score(embed, seen, unseen, calibration=calibration, knn=baselines is not None)
     test, labels = scores.embeddings["test"], seen.test.labels
 
     def scored(pairs: Pairs) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import keras
 
-from siamese_keras.config import Config, preset
+from siamese_keras.config import Config, as_config
 from siamese_keras.data.pairs import check_labels
 from siamese_keras.data.pipeline import pair_pipeline, steps_per_epoch
 from siamese_keras.data.splits import Dataset, hold_out_classes
@@ -63,6 +63,7 @@ def fit(
 
     Raises:
         ArgumentError: When `run_dir` is not empty or dataset and settings do not fit.
+        DataError: When a class has one image in a split.
         TrainingError: When the training diverged or the model does not separate same from
             different pairs. The models are in `run_dir` even then.
         OSError: When the run cannot be written.
@@ -72,7 +73,7 @@ def fit(
             f"siamese_keras needs Keras's TensorFlow backend, but KERAS_BACKEND is "
             f"{keras.backend.backend()!r}."
         )
-    config = preset(config) if isinstance(config, str) else config
+    config = as_config(config)
     config = config if seed is None else dataclasses.replace(config, seed=seed)
     if tensorboard and run_dir is None:
         raise ArgumentError("`tensorboard` needs a `run_dir` to write the logs to.")

@@ -3,14 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from siamese_keras.data.cut import cut_dataset
 from siamese_keras.data.datasets import FASHION_MNIST_CLASSES
-from siamese_keras.data.splits import (
-    Dataset,
-    Split,
-    cut_dataset,
-    hold_out_classes,
-    image_digests,
-)
+from siamese_keras.data.splits import Dataset, Split, hold_out_classes, image_digests
 from siamese_keras.errors import ArgumentError, DataError
 
 NAMES = ("hat", "scarf", "glove", "belt", "sock")
@@ -272,6 +267,16 @@ def test_the_fingerprint_covers_the_split_the_class_names_and_the_shape(dataset)
     reshaped = Dataset(*flat, class_names=NAMES)
     variants = [dataset, moved, exchanged, renamed, reshaped]
     assert len({variant.fingerprint for variant in variants}) == 5
+
+
+def test_the_fingerprint_covers_where_one_split_ends_and_the_next_begins(images):
+    digests = image_digests(images.images)
+    in_order = images.take(np.array(sorted(range(len(images)), key=digests.__getitem__)))
+    fingerprints = set()
+    for end in (99, 100, 101):
+        parts = np.split(np.arange(len(images)), [end, 200])
+        fingerprints.add(Dataset(*map(in_order.take, parts), class_names=NAMES).fingerprint)
+    assert len(fingerprints) == 3
 
 
 def test_the_fingerprint_covers_which_label_an_image_has(dataset):
