@@ -106,7 +106,7 @@ def fit_image(image: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
 
 
 def scale_to_fit(images: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Scale images, with antialiasing, until they fit, and centre them on black.
+    """Scale images, with antialiasing, until they fit, and center them on black.
 
     Args:
         images: uint8 `[n, any height, any width, channels]`.
