@@ -1,5 +1,6 @@
 """Exporting: what a version's folder holds, and that it appears whole or not at all."""
 
+import contextlib
 import json
 import os
 import re
@@ -313,20 +314,23 @@ def test_a_failure_leaves_nothing(outer, tmp_path, monkeypatch, step):
     assert listing(tmp_path) == set()
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_files():
-    """Let no file grow beyond 500 bytes, as on a full disk."""
+    """Let no file grow beyond 500 bytes, as on a full disk; pytest's own output is one as well."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.usefixtures("quick", "small_files")
+@pytest.mark.usefixtures("quick")
 def test_a_full_disk_is_an_os_error(outer, tmp_path):
     """TensorFlow's file system reports it as an error of another kind."""
-    with pytest.raises(OSError, match=r"model` cannot be written\. .*saved_model\.pb"):
+    message = r"model` cannot be written\. .*saved_model\.pb"
+    with pytest.raises(OSError, match=message), small_files():
         export(outer, CALIBRATION, tmp_path)
     assert listing(tmp_path) == set()
 
