@@ -1,4 +1,4 @@
-"""The settings of one training, the named presets, and their command-line options."""
+"""The settings of one training and the named presets."""
 
 from __future__ import annotations
 
