@@ -107,8 +107,9 @@ def fit_keras_example(dataset: Dataset, seed: int) -> Fit:
     """Fit as Keras's example "Image similarity estimation using a Siamese Network" does.
 
     Its network, loss, optimizer, batch of 16, 10 epochs and two pairs for every image, half of all
-    same, by Mehdi (2021), https://keras.io/examples/vision/siamese_contrastive/. The example
-    decides by a sigmoid of the normalised distance; to score by the distance ranks pairs alike.
+    same, by Mehdi (2021), https://keras.io/examples/vision/siamese_contrastive/, as corrected in
+    January 2026 (keras-io pull request 2261): the loss is of the distance itself, which went
+    through a sigmoid before.
     """
     keras.utils.set_random_seed(seed)
     shape, batch_size, epochs = dataset.image_shape, 16, 10
@@ -128,8 +129,7 @@ def fit_keras_example(dataset: Dataset, seed: int) -> Fit:
     )
     sides = [keras.Input(shape), keras.Input(shape)]
     distance = layers.Lambda(_example_distance, output_shape=(1,))([base(side) for side in sides])
-    score = layers.Dense(1, activation="sigmoid")(layers.BatchNormalization()(distance))
-    outer = keras.Model(sides, score)
+    outer = keras.Model(sides, distance)
     outer.compile(optimizer="RMSprop", loss=_example_loss, metrics=["accuracy"])
 
     def two_pairs_of_each(split: Any, draw: int) -> tuple[list[np.ndarray], np.ndarray]:
@@ -161,8 +161,8 @@ def _example_distance(embeddings: Any) -> Any:
     return ops.sqrt(ops.maximum(ops.sum(ops.square(left - right), axis=1, keepdims=True), 1e-7))
 
 
-def _example_loss(different: Any, score: Any) -> Any:
-    same_loss, different_loss = ops.square(score), ops.square(ops.maximum(1 - score, 0))
+def _example_loss(different: Any, distance: Any) -> Any:
+    same_loss, different_loss = ops.square(distance), ops.square(ops.maximum(1 - distance, 0))
     return ops.mean((1 - different) * same_loss + different * different_loss)
 
 
