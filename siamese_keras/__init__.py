@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from siamese_keras.errors import SiameseKerasError
     from siamese_keras.models.base_model import build_base_model
     from siamese_keras.models.outer_model import build_outer_model
+    from siamese_keras.training.batch_losses import (
+        MultiSimilarityLoss,
+        SupervisedContrastiveLoss,
+        TripletSemiHardLoss,
+    )
     from siamese_keras.training.losses import ContrastiveLoss, contrastive_loss
     from siamese_keras.training.trainer import fit
     from siamese_keras.verifier import Verifier, load_verifier
@@ -36,6 +41,9 @@ _HOMES = {
     "SiameseKerasError": "errors",
     "build_base_model": "models.base_model",
     "build_outer_model": "models.outer_model",
+    "MultiSimilarityLoss": "training.batch_losses",
+    "SupervisedContrastiveLoss": "training.batch_losses",
+    "TripletSemiHardLoss": "training.batch_losses",
     "ContrastiveLoss": "training.losses",
     "contrastive_loss": "training.losses",
     "fit": "training.trainer",
@@ -48,7 +56,10 @@ __all__ = [
     "Config",
     "ContrastiveLoss",
     "Dataset",
+    "MultiSimilarityLoss",
     "SiameseKerasError",
+    "SupervisedContrastiveLoss",
+    "TripletSemiHardLoss",
     "Verifier",
     "build_base_model",
     "build_outer_model",

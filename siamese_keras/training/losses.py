@@ -54,13 +54,13 @@ def contrastive_loss(
     _check_margins(margin, positive_margin)
     distance = ops.cast(ops.convert_to_tensor(distance), "float32")
     different = ops.cast(ops.convert_to_tensor(different), "float32")
-    _check_shapes(different.shape, distance.shape)
+    check_same_shape(different.shape, distance.shape)
     same_loss = ops.square(ops.maximum(distance - positive_margin, 0.0))
     different_loss = ops.square(ops.maximum(margin - distance, 0.0))
     return different * different_loss + (1.0 - different) * same_loss
 
 
-def _check_shapes(different: tuple[int | None, ...], distance: tuple[int | None, ...]) -> None:
+def check_same_shape(different: tuple[int | None, ...], distance: tuple[int | None, ...]) -> None:
     """Refuse shapes that would broadcast, such as `[batch]` against `[batch, 1]`."""
     if len(different) != len(distance) or any(
         a != b for a, b in zip(different, distance, strict=True) if a is not None and b is not None
