@@ -17,8 +17,8 @@ def augment_images(images: tf.Tensor, seed: tf.Tensor, kind: Augmentation) -> tf
     Args:
         images: uint8 `[batch, height, width, channels]`.
         seed: int `[2]`: the same seed gives the same images.
-        kind: `"none"`; `"flip-shift"` for `flip_and_shift`; or `"flip-shift-erase"` for `erase`
-            after it.
+        kind: `"none"`; `"shift"` for `shift`; `"flip-shift"` for `flip_and_shift`; or
+            `"flip-shift-erase"` for `erase` after it.
 
     Returns:
         The same shape and type.
@@ -30,6 +30,8 @@ def augment_images(images: tf.Tensor, seed: tf.Tensor, kind: Augmentation) -> tf
     if kind == "none":
         return images
     shift_seed, erase_seed = tf.unstack(tf.random.split(seed, 2))
+    if kind == "shift":
+        return shift(images, shift_seed)
     images = flip_and_shift(images, shift_seed)
     return erase(images, erase_seed) if kind == "flip-shift-erase" else images
 
@@ -47,15 +49,25 @@ def flip_and_shift(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         The same shape and type.
     """
     flip_seed, shift_seed = tf.unstack(tf.random.split(seed, 2))
-    images = tf.image.stateless_random_flip_left_right(images, flip_seed)
+    return shift(tf.image.stateless_random_flip_left_right(images, flip_seed), shift_seed)
+
+
+def shift(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Shift each image by up to 2 pixels each way; black fills the border.
+
+    Args:
+        images: uint8 `[batch, height, width, channels]`.
+        seed: int `[2]`: the same seed gives the same images.
+
+    Returns:
+        The same shape and type.
+    """
     batch, height, width = (tf.shape(images)[axis] for axis in range(3))
-    shift = tf.random.stateless_uniform(
-        [2, batch, 1], shift_seed, 0, 2 * _MAX_SHIFT + 1, dtype=tf.int32
-    )
+    offset = tf.random.stateless_uniform([2, batch, 1], seed, 0, 2 * _MAX_SHIFT + 1, dtype=tf.int32)
     border = [_MAX_SHIFT, _MAX_SHIFT]
     padded = tf.pad(images, [[0, 0], border, border, [0, 0]])
-    rows = tf.gather(padded, tf.range(height) + shift[0], axis=1, batch_dims=1)
-    return tf.gather(rows, tf.range(width) + shift[1], axis=2, batch_dims=1)
+    rows = tf.gather(padded, tf.range(height) + offset[0], axis=1, batch_dims=1)
+    return tf.gather(rows, tf.range(width) + offset[1], axis=2, batch_dims=1)
 
 
 def erase(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from siamese_keras.data.augmentation import augment_images, erase, flip_and_shift
+from siamese_keras.data.augmentation import augment_images, erase, flip_and_shift, shift
 from siamese_keras.errors import ArgumentError
 
 SEED = tf.constant([1, 2])
-KINDS = ["none", "flip-shift", "flip-shift-erase"]
+KINDS = ["none", "shift", "flip-shift", "flip-shift-erase"]
+
+R = range(-2, 3)  # of shifts
 
 
 def dots(count):
@@ -44,6 +46,15 @@ def test_shifting_brings_in_black_and_not_the_other_side():
     assert shifted.min() == 0
 
 
+def test_shifted_images_are_not_flipped():
+    images = np.zeros((300, 9, 9, 1), np.uint8)
+    images[:, 4, 3], images[:, 4, 5] = 1, 2  # 1 left of 2
+    shifted = augment_images(images, SEED, "shift").numpy()[..., 0]
+    places = [[np.argwhere(image == value)[0] for value in (1, 2)] for image in shifted]
+    assert all(np.array_equal(b - a, [0, 2]) for a, b in places)
+    assert {tuple(a) for a, _ in places} == {(4 + y, 3 + x) for y in R for x in R}
+
+
 def test_erased_images_hold_a_rectangle_of_noise_each_second_time():
     images = np.full((400, 28, 14, 1), 7, np.uint8)
     erased = erase(images, SEED).numpy()
@@ -71,6 +82,10 @@ def test_erased_images_hold_a_rectangle_of_noise_each_second_time():
 
 def test_the_kinds_build_on_each_other():
     images = np.full((400, 28, 14, 1), 7, np.uint8)
+    np.testing.assert_array_equal(  # of one gray, flipped ones look alike
+        augment_images(images, SEED, "shift") > 0,
+        shift(images, tf.unstack(tf.random.split(SEED, 2))[0]) > 0,
+    )
     shifted = augment_images(images, SEED, "flip-shift").numpy()
     assert set(np.unique(shifted)) == {0, 7}
     both = augment_images(images, SEED, "flip-shift-erase").numpy()
@@ -103,10 +118,10 @@ def test_images_stay_as_they_are_without_augmentation():
     np.testing.assert_array_equal(augment_images(images, SEED, "none"), images)
 
 
-@pytest.mark.parametrize("kind", [False, None, "shift", "erase"])
+@pytest.mark.parametrize("kind", [False, None, "flip", "erase"])
 def test_unknown_augmentation_is_refused_with_the_choices(kind):
     expected = (
-        r"`augment` must be one of 'none', 'flip-shift', 'flip-shift-erase'\. "
+        r"`augment` must be one of 'none', 'shift', 'flip-shift', 'flip-shift-erase'\. "
         rf"Received: augment={kind!r}$"
     )
     with pytest.raises(ArgumentError, match=expected):
