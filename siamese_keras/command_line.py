@@ -139,7 +139,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
         keywords: dict[str, Any] = {
-            "help": f"{field.metadata['help']} ({_shown(field.default)})",
+            "help": f"{field.metadata['help']} ({_shown(field.default)})".replace("%", "%%"),
             "default": argparse.SUPPRESS,
         }
         if hint is bool:

@@ -16,10 +16,11 @@ from siamese_keras.files import write_json
 
 # The one list of each setting's choices: read here, by the command line and by the library.
 PairKind = Literal["all", "balanced", "classic", "random"]
-Augmentation = Literal["none", "flip-shift", "flip-shift-erase"]
+Augmentation = Literal["none", "shift", "flip-shift", "flip-shift-erase"]
 Architecture = Literal["cnn", "resnet", "mlp", "silhouette-edges"]
 Pooling = Literal["flatten", "average", "max"]
 Activation = Literal["linear", "relu", "tanh"]
+LossKind = Literal["contrastive", "multi-similarity", "semi-hard-triplet", "supervised-contrastive"]
 Weighting = Literal["uniform", "balanced", "nonzero"]
 Optimizer = Literal["adam", "muon", "rmsprop"]
 Schedule = Literal["constant", "warmup-cosine"]
@@ -56,13 +57,16 @@ class Config:
         "fashion_mnist, folder (of images by class), idx (IDX files), or a TensorFlow dataset",
     )
     validation_size: int = _option(
-        5000,
+        0,
         "data",
-        "number of training images held out for validation and calibration",
-        at_least=2,
+        "number of training images held out for validation and calibration; 0 = a twelfth of them, "
+        "of fewer than 6,000 up to 500",
+        at_least=0,
     )
     unseen_classes: tuple[str, ...] = _option(
-        (), "data", "classes, by name or number, to hold out of training and to report on"
+        (),
+        "data",
+        "classes, by name, number or share such as 20%, to hold out of training and to report on",
     )
     image_size: int = _option(
         0,
@@ -74,6 +78,19 @@ class Config:
     pairs: PairKind = _option("all", "pairs", "how training pairs are drawn")
     batch_size: int = _option(
         128, "pairs", "left images per step, and as many right images", at_least=1
+    )
+    classes_per_batch: int = _option(
+        0,
+        "pairs",
+        "pairs all: images_per_class times as many images per step, in place of batch_size",
+        at_least=0,
+    )
+    images_per_class: int = _option(
+        0,
+        "pairs",
+        "pairs all: images of a class that stand together in a batch; 1 = drawn at random, 0 = 4 "
+        "where there are many classes, otherwise 1",
+        at_least=0,
     )
     augment: Augmentation = _option("none", "pairs", "random changes of training images")
 
@@ -107,14 +124,15 @@ class Config:
         False, "base model", "average the embeddings of an image and its mirror image"
     )
 
+    loss: LossKind = _option("contrastive", "loss", "loss; all but contrastive need pairs all")
     margin: float = _option(
-        1.2, "contrastive loss", "distance beyond which different pairs cost nothing", above=0
+        1.2, "loss", "contrastive: distance beyond which different pairs cost nothing", above=0
     )
     positive_margin: float = _option(
-        0.4, "contrastive loss", "distance below which same pairs cost nothing", at_least=0
+        0.4, "loss", "contrastive: distance below which same pairs cost nothing", at_least=0
     )
     weighting: Weighting = _option(
-        "nonzero", "contrastive loss", "which pairs of a batch the loss is the mean of"
+        "nonzero", "loss", "contrastive: which pairs of a batch the loss is the mean of"
     )
 
     epochs: int = _option(4, "optimization", "passes over the training images", at_least=1)
@@ -146,6 +164,17 @@ class Config:
             raise ArgumentError(
                 "`margin` must be at most 2, the largest distance of unit-length embeddings. "
                 f"Received: margin={self.margin}"
+            )
+        if self.loss != "contrastive" and (self.pairs != "all" or not self.unit_length):
+            raise ArgumentError(
+                f"`loss` {self.loss!r} needs pairs 'all' and embeddings of unit length. Received: "
+                f"pairs={self.pairs!r}, unit_length={self.unit_length}"
+            )
+        if self.classes_per_batch * (self.images_per_class or 4) % 2:
+            raise ArgumentError(
+                "`classes_per_batch` times `images_per_class` must be even: half of the images are "
+                f"left ones. Received: classes_per_batch={self.classes_per_batch}, "
+                f"images_per_class={self.images_per_class}"
             )
         if self.kept_features and self.architecture not in ("cnn", "resnet"):
             raise ArgumentError(

@@ -58,8 +58,8 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_columns(path: str | os.PathLike[str], columns: Mapping[str, Sequence[float]]) -> None:
-    """Write columns of numbers of one length to the CSV file `path`, names first."""
+def write_columns(path: str | os.PathLike[str], columns: Mapping[str, Sequence[Any]]) -> None:
+    """Write columns of one length to the CSV file `path`, names first."""
     with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)

@@ -14,9 +14,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers.tiny import SAMPLE, TINY
 
-from siamese_keras import load_verifier
+from siamese_keras import evaluate, export, load_verifier, predict, train
 from siamese_keras.errors import DataError, TrainingError
 from siamese_keras.evaluation import report
 from siamese_keras.files import write_json
@@ -322,3 +323,32 @@ def test_a_training_that_fails_is_one_line_or_a_traceback(fits, capfd):
         run()
     with pytest.raises(DataError):
         main(["--dataset", "idx", "--traceback"])
+
+
+def test_many_classes_of_few_photos_need_no_option_but_folder_and_size(tmp_path, rng, capsys):
+    """Train, evaluate, export and predict on 120 patterns with 4 noisy images each."""
+    for label in range(120):
+        pattern = rng.integers(0, 2, (8, 8, 1), np.uint8) * 200
+        folder = tmp_path / "patterns" / f"pattern {label}"
+        folder.mkdir(parents=True)
+        for number in range(4 if label else 1):
+            noisy = pattern + rng.integers(0, 56, (8, 8, 1), np.uint8)
+            (folder / f"{number}.png").write_bytes(tf.io.encode_png(noisy).numpy())
+    data = ["--dataset", "folder", "--data-dir", str(tmp_path / "patterns"), "--image-size", "8"]
+    run = tmp_path / "run"
+    assert train.main([*data, "--run-dir", str(run)]) == 0
+    out, err = capsys.readouterr()
+    assert "20% of the classes are held out instead" in err
+    assert "There are many classes" in err
+    assert "24 classes that training did not show" in out
+    assert "24-way" in out
+    assert evaluate.main([str(run), "--data-dir", str(tmp_path / "patterns")]) == 0
+    classes = (run / "classes.csv").read_text().splitlines()
+    assert classes[0] == "class,label,images,sensitivity,specificity"
+    assert len(classes) == 25
+    model = tmp_path / "saved_models" / "patterns"
+    assert export.main([str(run), "--output", str(model)]) == 0
+    capsys.readouterr()
+    pair = [str(tmp_path / "patterns" / "pattern 3" / f"{number}.png") for number in range(2)]
+    assert predict.main([*pair, "--model", str(model)]) == 0
+    assert "same" in capsys.readouterr().out

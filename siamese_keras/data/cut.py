@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from siamese_keras.data.splits import Dataset, Split, image_digests
+from siamese_keras.data.splits import Dataset, Source, Split, image_digests
 from siamese_keras.errors import ArgumentError, DataError
 
 # Images of a class that every split needs: one same pair.
@@ -21,9 +21,7 @@ MIN_IMAGES = 2
 
 
 def cut_dataset(
-    train: Split,
-    test: Split | None,
-    class_names: Sequence[str],
+    source: Source,
     *,
     name: str,
     validation_size: int,
@@ -35,12 +33,11 @@ def cut_dataset(
     on one side of the cut, whatever their labels.
 
     Args:
-        train: Training images, in any order.
-        test: Test images that the dataset brings along, or None.
-        class_names: Names by label.
+        source: The images, in any order; test and validation images that it brings along are
+            taken as they are.
         name: Name of the dataset.
-        validation_size: Number of images to hold out for validation.
-        test_share: Share of each class to hold out for the test when `test` is None.
+        validation_size: Number of images to hold out for validation; 0 takes a default number.
+        test_share: Share of each class to hold out for the test where there are no test images.
 
     Returns:
         The dataset; every split is in the order of its images' content.
@@ -49,10 +46,11 @@ def cut_dataset(
         DataError: When a class has too few images.
         ArgumentError: When `validation_size` does not fit.
     """
-    own_test = test is not None
-    train, digests = _in_order(train)
+    class_names, test, validation = source.class_names, source.test, source.validation
+    own = [part for part in ("validation", "test") if getattr(source, part) is not None]
+    train, digests = in_content_order(source.train)
     counts = np.bincount(train.labels, minlength=len(class_names))
-    _check_counts(counts, class_names, splits=2 if test is not None else 3)
+    _check_counts(counts, class_names, splits=3 - len(own))
     if test is None:
         share = np.maximum(np.round(counts * test_share).astype(int), MIN_IMAGES)
         held_out = _first_of_each_class(digests, train.labels, np.where(counts > 0, share, 0))
@@ -60,16 +58,18 @@ def cut_dataset(
         digests = list(itertools.compress(digests, ~held_out))
         counts = np.bincount(train.labels, minlength=len(class_names))
     else:
-        test, _ = _in_order(test)
-    quota = _quota(counts, validation_size)
-    held_out = _first_of_each_class(digests, train.labels, quota)
-    dataset = Dataset(
-        train.take(~held_out), train.take(held_out), test, tuple(class_names), name=name
-    )
+        test, _ = in_content_order(test)
+    if validation is None:
+        quota = _quota(counts, validation_size)
+        held_out = _first_of_each_class(digests, train.labels, quota)
+        validation, train = train.take(held_out), train.take(~held_out)
+    else:
+        validation, _ = in_content_order(validation)
+    dataset = Dataset(train, validation, test, class_names, name=name)
     for part, split in dataset.splits.items():
         found = np.bincount(split.labels, minlength=len(counts))
         few = (counts > 0) & (found < MIN_IMAGES)
-        if own_test and part == "test":  # which may lack classes altogether
+        if part in own:  # which may lack classes altogether
             few &= found > 0
         for label in np.flatnonzero(few).tolist():
             raise DataError(
@@ -80,7 +80,16 @@ def cut_dataset(
     return dataset
 
 
-def _in_order(split: Split) -> tuple[Split, list[bytes]]:
+def default_validation_size(images: int) -> int:
+    """Return how many of so many training images to hold out for validation.
+
+    A twelfth, 5,000 of Fashion-MNIST's 60,000; of fewer than 6,000 images up to 500, but no more
+    than a fifth.
+    """
+    return max(images // 12, min(500, images // 5))
+
+
+def in_content_order(split: Split) -> tuple[Split, list[bytes]]:
     """Return the split in the order of its images' digests, and the digests in that order."""
     digests, labels = image_digests(split.images), split.labels.tolist()
     order = sorted(range(len(split)), key=lambda i: (digests[i], labels[i]))
@@ -101,9 +110,10 @@ def _check_counts(counts: np.ndarray, class_names: Sequence[str], *, splits: int
 
 
 def _quota(counts: np.ndarray, size: int) -> np.ndarray:
-    """Return how many images of each class to hold out: `size` in all, in proportion."""
+    """Return how many images of each class to hold out: `size` in all, or a default for 0."""
     present = counts > 0
     least, most = MIN_IMAGES * present.sum(), (counts[present] - MIN_IMAGES).sum()
+    size = size or int(np.clip(default_validation_size(counts.sum()), least, most))
     if not least <= size <= most:
         raise ArgumentError(
             f"`validation_size` must be between {least} and {most} for {counts.sum()} images of "

@@ -8,21 +8,29 @@ this project's `make data` store the IDX files; last, TFDS downloads it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import math
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from siamese_keras.config import Config
-from siamese_keras.data.cut import cut_dataset
+from siamese_keras.data.cut import MIN_IMAGES, cut_dataset
 from siamese_keras.data.decode import scale_to_fit
 from siamese_keras.data.idx import FASHION_MNIST_SHA256, IDX_FILES, has_idx_files, read_idx_folder
 from siamese_keras.data.image_folder import load_image_folder
 from siamese_keras.data.local import expanded, idx_folders, tfds_folder
-from siamese_keras.data.splits import Dataset, Split
+from siamese_keras.data.open_set import (
+    DEFAULT_SHARE,
+    MIN_CLASSES,
+    cut_classes,
+    cut_validation_classes,
+)
+from siamese_keras.data.splits import Dataset, Source, Split
 from siamese_keras.data.tfds import load_tfds
 from siamese_keras.errors import DataError, NotPreparedError
 
@@ -48,12 +56,19 @@ def load_dataset(
     name: str = "fashion_mnist",
     data_dir: str | os.PathLike[str] | None = None,
     *,
-    validation_size: int = 5000,
+    validation_size: int = 0,
     image_size: int = 0,
+    unseen_classes: Sequence[str] = (),
 ) -> Dataset:
     """Load a dataset of classified images into memory.
 
     The same images give the same splits, whichever source they come from and in whatever order.
+
+    For the open-set protocol whole classes are held out: `train`, `validation` and `test` of the
+    dataset then have no class in common. That is so when the dataset brings test images of other
+    classes along; with `unseen_classes`, when at least 20 classes are left; and when classes have
+    too few images to be cut, as a rule when they have five or fewer, with a fifth of the classes
+    for the test.
 
     Args:
         name: `"fashion_mnist"`; `"idx"` for the IDX files in `data_dir`, whatever they hold;
@@ -62,35 +77,67 @@ def load_dataset(
         data_dir: Folder to look in, and nowhere else: one with the four IDX files, gzipped or
             not, or a TFDS data folder.
         validation_size: Number of images to hold out of the training images, in proportion to the
-            size of each class.
+            size of each class, or as whole classes for the open-set protocol. 0 takes a twelfth of
+            them; of fewer than 6,000 up to 500, but no more than a fifth.
         image_size: Height and width to resize images to, scaled to fit and centered on black; 0
             keeps their size.
+        unseen_classes: Names or numbers of the test classes, or a share of all classes, such as
+            `["20%"]`. With fewer than 20 others, classes are not cut here: `hold_out_classes` does.
 
     Returns:
         The images, all of one size, as a `Dataset`.
 
     Raises:
         DataError: When the images cannot be found, read, verified, downloaded or split.
-        ArgumentError: When `validation_size` does not fit the dataset, or `image_size` is 0 for
-            `"folder"`.
+        ArgumentError: When `validation_size` does not fit the dataset, a class is unknown, or
+            `image_size` is 0 for `"folder"`.
     """
     folder = None if data_dir is None else expanded(data_dir)
     if name == "folder":
-        train, test, class_names = load_image_folder(_existing(folder, name), image_size)
+        source = load_image_folder(_existing(folder, name), image_size)
     else:
-        train, test, class_names = _find(name, folder)
+        source = Source(*_find(name, folder))
     if name == "fashion_mnist":
-        class_names = FASHION_MNIST_CLASSES
+        source = dataclasses.replace(source, class_names=FASHION_MNIST_CLASSES)
     if image_size and name != "folder":
-        train, test = _resized(train, image_size), test and _resized(test, image_size)
-    return cut_dataset(
-        train,
-        test,
-        class_names,
-        name=_short_name(name, folder),
-        validation_size=validation_size,
-        test_share=TEST_SHARE,
-    )
+        source = dataclasses.replace(
+            source,
+            train=_resized(source.train, image_size),
+            test=source.test and _resized(source.test, image_size),
+        )
+    return _cut(source, _short_name(name, folder), validation_size, unseen_classes)
+
+
+def _cut(source: Source, name: str, validation_size: int, unseen_classes: Sequence[str]) -> Dataset:
+    """Cut the images into splits, by class where that is asked for or cannot be helped."""
+    if source.test is not None and not np.isin(source.test.labels, source.train.labels).any():
+        return cut_validation_classes(source, name=name, validation_size=validation_size)
+    _, count = np.unique(source.train.labels, return_counts=True)
+    splits = [source.train, source.validation, source.test]
+    needed = MIN_IMAGES * sum(split is None for split in [None, *splits[1:]])
+    if not unseen_classes and count.min() < needed and len(count) * 0.8 >= MIN_CLASSES:
+        unseen_classes = [DEFAULT_SHARE]
+        _log.info(
+            "Some classes have fewer than %d images, too few to hold out images of each: %s of the "
+            "classes are held out instead.",
+            needed,
+            DEFAULT_SHARE,
+        )
+    if unseen_classes:
+        images = [split for split in splits if split is not None]
+        dataset = cut_classes(
+            Split(
+                np.concatenate([split.images for split in images]),
+                np.concatenate([split.labels for split in images]),
+            ),
+            source.class_names,
+            unseen_classes,
+            name=name,
+            validation_size=validation_size,
+        )
+        if dataset is not None:
+            return dataset
+    return cut_dataset(source, name=name, validation_size=validation_size, test_share=TEST_SHARE)
 
 
 def load_config_dataset(config: Config, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
@@ -100,6 +147,7 @@ def load_config_dataset(config: Config, data_dir: str | os.PathLike[str] | None 
         data_dir,
         validation_size=config.validation_size,
         image_size=config.image_size,
+        unseen_classes=config.unseen_classes,
     )
 
 

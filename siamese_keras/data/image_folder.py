@@ -7,39 +7,41 @@ model makes of the same file.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from siamese_keras.data.decode import decode_image, fit_image
-from siamese_keras.data.splits import Split
+from siamese_keras.data.splits import Source, Split
 from siamese_keras.errors import ArgumentError, DataError, plain_reason
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
-_PARTS = ("train", "test", "val", "valid", "validation")
+_VALIDATION = ("val", "valid", "validation")
+_PARTS = ("train", "test", *_VALIDATION)
 # What file managers and archives add beside the user's files.
 _NOT_THE_USERS = ("@eaDir", "__MACOSX")
 
 
-def load_image_folder(folder: Path, image_size: int) -> tuple[Split, Split | None, tuple[str, ...]]:
+def load_image_folder(folder: Path, image_size: int) -> Source:
     """Read `folder/CLASS/*.png`, or `folder/train/CLASS/*.png` beside `folder/test/CLASS/*.png`.
 
-    Images are resized by the same operations as in `predict` and in the exported model. Hidden
-    files and folders are skipped.
+    A folder `validation`, `valid` or `val` beside these is read as well. Test classes are those of
+    the training, or none of them. Images are resized by the same operations as in `predict` and in
+    the exported model. Hidden files and folders are skipped.
 
     Args:
         folder: The folder.
         image_size: Height and width to resize the images to, at least 1.
 
     Returns:
-        Train images, uint8 `[n, image_size, image_size, 3]`; test images, or None when there is no
-        `test` folder; and the names of the classes: those of the subfolders, in order.
+        Images, uint8 `[n, image_size, image_size, 3]`, and the names of the classes: those of the
+        subfolders, in order.
 
     Raises:
-        DataError: When there are fewer than two classes, train and test have different ones, or a
-            file cannot be read; the message names it.
+        DataError: When there are fewer than two classes, the parts' classes do not fit, or a file
+            cannot be read; the message names it.
         ArgumentError: When `image_size` is not positive.
     """
     if image_size < 1:
@@ -47,23 +49,41 @@ def load_image_folder(folder: Path, image_size: int) -> tuple[Split, Split | Non
             f"`image_size` must be given for a folder of images. Received: image_size={image_size}"
         )
     read = _reader(image_size)
-    parts = [folder / "train", folder / "test"]
-    if all(part.is_dir() for part in parts):
-        (train, names), (test, test_names) = (_read_classes(part, read) for part in parts)
-        if names != test_names:
+    parts = {"train": folder / "train", "test": folder / "test"}
+    if not all(path.is_dir() for path in parts.values()):
+        found = [p.name for p in folder.iterdir() if p.name.casefold() in _PARTS and p.is_dir()]
+        if "train" in map(str.casefold, found):
             raise DataError(
-                f"`{parts[0]}` and `{parts[1]}` must have the same classes. Received: "
-                f"{', '.join(names)} and {', '.join(test_names)}"
+                f"`{folder}` must hold either `train` and `test`, or a subfolder for each class. "
+                f"Received: {', '.join(sorted(found))}"
             )
-        return train, test, names
-    found = [p.name for p in folder.iterdir() if p.name.casefold() in _PARTS and p.is_dir()]
-    if "train" in map(str.casefold, found):
-        raise DataError(
-            f"`{folder}` must hold either `train` and `test`, or a subfolder for each class. "
-            f"Received: {', '.join(sorted(found))}"
-        )
-    whole, names = _read_classes(folder, read)
-    return whole, None, names
+        names = _class_names(folder)
+        return Source(_read_classes(folder, names, names, read), None, names)
+    for name in _VALIDATION:
+        if (folder / name).is_dir():
+            parts["validation"] = folder / name
+    names_of = {part: _class_names(path) for part, path in parts.items()}
+    _check_parts(parts, names_of)
+    every = tuple(sorted(set().union(*names_of.values())))
+    splits = {part: _read_classes(parts[part], names_of[part], every, read) for part in parts}
+    return Source(splits["train"], splits["test"], every, splits.get("validation"))
+
+
+def _check_parts(parts: Mapping[str, Path], names_of: Mapping[str, tuple[str, ...]]) -> None:
+    """Raise unless every part has the training classes, or none of them and none of the others'."""
+    train, test = set(names_of["train"]), set(names_of["test"])
+    open_set = not train & test
+    for part, names in names_of.items():
+        others = set().union(*(names_of[other] for other in names_of if other != part))
+        if set(names) != train if not open_set else set(names) & others:
+            raise DataError(
+                f"`{parts['train']}` and `{parts[part]}` must have the same classes, or all parts "
+                f"different ones. Received: {_shortened(train)} and {_shortened(names)}"
+            )
+
+
+def _shortened(names: Collection[str]) -> str:
+    return ", ".join([*sorted(names)[:10], "..."][: len(names)])
 
 
 def find_image_files(folder: Path, on_error: Callable[[OSError], None] | None = None) -> list[Path]:
@@ -96,22 +116,28 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name in _NOT_THE_USERS
 
 
-def _read_classes(
-    folder: Path, read: Callable[[Path], np.ndarray]
-) -> tuple[Split, tuple[str, ...]]:
+def _class_names(folder: Path) -> tuple[str, ...]:
     names = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not _is_hidden(p.name)))
     if len(names) < 2:
         raise DataError(
             f"`{folder}` must have a subfolder for each of at least two classes. "
             f"Received: {', '.join(names) or 'none'}"
         )
+    return names
+
+
+def _read_classes(
+    folder: Path, names: Sequence[str], every: Sequence[str], read: Callable[[Path], np.ndarray]
+) -> Split:
+    """Read the subfolders `names`; an image's label is its class's place in `every`."""
+    label_of = {name: label for label, name in enumerate(every)}
     images: list[np.ndarray] = []
     labels: list[int] = []
-    for label, name in enumerate(names):
+    for name in names:
         files = _class_files(folder / name)
         images += map(read, files)
-        labels += [label] * len(files)
-    return Split(np.stack(images), np.array(labels, np.int32)), names
+        labels += [label_of[name]] * len(files)
+    return Split(np.stack(images), np.array(labels, np.int32))
 
 
 def _class_files(folder: Path) -> Sequence[Path]:

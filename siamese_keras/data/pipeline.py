@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -15,19 +15,24 @@ from siamese_keras.data.pairs import (
     check_labels,
     classic_pairs,
     epoch_rng,
+    grouped_order,
     random_pairs,
 )
 from siamese_keras.data.splits import Split
 from siamese_keras.errors import check_choice
 
+_IMAGES_PER_CLASS = 4
 _SAMPLERS: dict[str, Callable[..., Pairs]] = {"random": random_pairs, "balanced": balanced_pairs}
 
 
 def _epoch_indices(
-    kind: str, labels: np.ndarray, *, seed: int, epoch: int
+    kind: str, labels: np.ndarray, *, seed: int, epoch: int, images_per_class: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the left and right images of an epoch, in order."""
     rng = epoch_rng(seed, epoch)
+    if kind == "all" and images_per_class > 1:  # neighbors of one class on either side
+        order = grouped_order(labels, rng, images_per_class)[: len(labels) // 2 * 2]
+        return order[::2], order[1::2]
     if kind == "all":  # every image once: one half left, the other right
         left, right = np.split(rng.permutation(len(labels))[: len(labels) // 2 * 2], 2)
         return left, right
@@ -37,6 +42,21 @@ def _epoch_indices(
         return pairs.left[order], pairs.right[order]
     pairs = _SAMPLERS[kind](labels, rng)
     return pairs.left, pairs.right
+
+
+def choose_images_per_class(labels: np.ndarray, batch_size: int) -> int:
+    """Return how many images of a class a batch of all pairs should hold together.
+
+    Args:
+        labels: int `[n]`, the images' classes.
+        batch_size: Left images of a batch.
+
+    Returns:
+        1, images drawn at random, where an image then meets at least two others of its class on the
+        other side of the batch, on average; 4 where it does not, since there are many classes.
+    """
+    share = np.unique(labels, return_counts=True)[1] / len(labels)
+    return 1 if batch_size * np.square(share).sum() >= 2 else _IMAGES_PER_CLASS
 
 
 def steps_per_epoch(kind: PairKind, labels: np.ndarray, batch_size: int) -> int:
@@ -49,11 +69,10 @@ def steps_per_epoch(kind: PairKind, labels: np.ndarray, batch_size: int) -> int:
     if kind == "all":
         pairs = len(labels) // 2
     elif kind == "classic":
-        _, count = np.unique(labels, return_counts=True)
-        pairs = 2 * len(count) * (count.min() - 1)
+        pairs = 2 * (len(labels) - len(np.unique(labels)))
     else:
         pairs = len(labels)
-    return max(int(pairs) // batch_size, 1)
+    return max(pairs // batch_size, 1)
 
 
 def pair_pipeline(
@@ -66,7 +85,7 @@ def pair_pipeline(
     epochs: int = 1,
     first_epoch: int = 0,
     augment: Augmentation = "none",
-    class_names: Sequence[str] | None = None,
+    images_per_class: int = 1,
 ) -> tf.data.Dataset:
     """Make the pairs for `model.fit(..., steps_per_epoch=steps_per_epoch(...))`.
 
@@ -81,7 +100,8 @@ def pair_pipeline(
         epochs: The epoch to stop before.
         first_epoch: The epoch to begin with: a resumed training gives the one it has reached.
         augment: How images are changed at random, as `augment_images` has it.
-        class_names: Names for error messages.
+        images_per_class: For `"all"`: how many images of a class stand together in a batch, half of
+            them left and half right, as `grouped_order` has it; 1 draws images at random.
 
     Returns:
         Dataset of known cardinality of `({"left": uint8 [b, height, width, channels], "right":
@@ -90,17 +110,19 @@ def pair_pipeline(
     Raises:
         ArgumentError: When `kind` or `augment` is unknown.
         DataError: When `images` is not uint8, `labels` are not as many integers, there are fewer
-            than two classes or a class has one image.
+            than two classes or none has two images.
     """
     split = Split(images, labels)  # checked here and not in a background thread
     images, labels = split.images, split.labels
-    check_labels(labels, class_names)
+    check_labels(labels)
     check_choice("augment", augment, Augmentation)
     steps = steps_per_epoch(kind, labels, batch_size)
 
     def index_batches() -> Iterator[tuple[np.ndarray, np.ndarray, tuple[int, int]]]:
         for epoch in range(first_epoch, epochs):
-            left, right = _epoch_indices(kind, labels, seed=seed, epoch=epoch)
+            left, right = _epoch_indices(
+                kind, labels, seed=seed, epoch=epoch, images_per_class=images_per_class
+            )
             for step in range(steps):
                 batch = slice(step * batch_size, (step + 1) * batch_size)
                 yield left[batch], right[batch], (seed, epoch * steps + step)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from siamese_keras.errors import ArgumentError, DataError
+from siamese_keras.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,8 +69,27 @@ def check_images(images: Any) -> None:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """What the files of a dataset hold, before it is cut into splits.
+
+    Attributes:
+        train: Training images, or all images when there are no others.
+        test: Test images that the dataset brings along.
+        class_names: Names by label.
+        validation: Validation images that the dataset brings along.
+    """
+
+    train: Split
+    test: Split | None
+    class_names: tuple[str, ...]
+    validation: Split | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """Images cut into disjoint splits.
+
+    The splits have the same classes, or, for the open-set protocol, no class in common.
 
     Attributes:
         train: Training images.
@@ -107,7 +125,8 @@ class Dataset:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(split)} {part}" for part, split in self.splits.items())
         shape = "x".join(map(str, self.image_shape))
-        return f"<Dataset {self.name}: {sizes} images of {shape}, {self.num_classes} classes>"
+        classes = f"{self.num_classes} classes" + (", cut by class" if self.is_open_set else "")
+        return f"<Dataset {self.name}: {sizes} images of {shape}, {classes}>"
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -124,6 +143,11 @@ class Dataset:
     def num_classes(self) -> int:
         """Number of class names."""
         return len(self.class_names)
+
+    @functools.cached_property
+    def is_open_set(self) -> bool:
+        """Whether the test images are all of classes that training does not show."""
+        return not np.isin(self.test.labels, np.unique(self.train.labels)).any()
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -143,46 +167,3 @@ class Dataset:
 def image_digests(images: np.ndarray) -> list[bytes]:
     """Return the SHA-256 of the pixels of each image."""
     return [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
-
-
-def hold_out_classes(
-    dataset: Dataset, unseen_classes: Sequence[str]
-) -> tuple[Dataset, Split | None]:
-    """Separate the classes to train on from those that the model is not to see.
-
-    Args:
-        dataset: All classes.
-        unseen_classes: Names or numbers of the classes to hold out; none is allowed.
-
-    Returns:
-        The dataset without these classes, and the test images of these classes, or None when none
-        are held out. Labels and `class_names` stay as they were.
-
-    Raises:
-        ArgumentError: When a class is unknown, or fewer than two classes are on either side.
-    """
-    if not unseen_classes:
-        return dataset, None
-    names = [name.casefold() for name in dataset.class_names]
-    unseen = set()
-    for item in unseen_classes:
-        if item.strip().casefold() in names:  # first, since a name may be a number
-            unseen.add(names.index(item.strip().casefold()))
-        elif item.strip().isdecimal() and int(item) < len(names):
-            unseen.add(int(item))
-        else:
-            raise ArgumentError(
-                f"`unseen_classes` must be among {', '.join(dataset.class_names)} or their numbers "
-                f"from 0. Received: {item!r}"
-            )
-    held_out = sorted(unseen)
-    if len(unseen) < 2 or len(set(np.unique(dataset.train.labels)) - unseen) < 2:
-        raise ArgumentError(
-            "`unseen_classes` must hold out at least two classes and leave at least two. "
-            f"Received: {', '.join(unseen_classes)}"
-        )
-    seen: dict[str, Any] = {
-        part: split.take(~np.isin(split.labels, held_out)) for part, split in dataset.splits.items()
-    }
-    test = dataset.test.take(np.isin(dataset.test.labels, held_out))
-    return dataclasses.replace(dataset, **seen), test

@@ -15,6 +15,7 @@ from siamese_keras.evaluation import metrics, plots
 from siamese_keras.models.calibration import Calibration
 
 _MAP_IMAGES, _MAP_ITERATIONS = 1000, 500
+_COMPARED_CLASSES = 1000  # every two of them
 _SEED = 0
 
 
@@ -45,14 +46,15 @@ def report_figures(
     same = pairs.different < 0.5
     similarity = calibration.similarity(distance)
     ece = metrics.expected_calibration_error(same, similarity)
-    figures = {
+    figures: dict[str, Figure] = {
         "roc-and-det": plots.plot_roc_and_det(same, distance),
         "distances": plots.plot_distances(pairs.different, distance, calibration),
         "reliability": plots.plot_reliability(same, similarity, ece),
-        "class-errors": _class_errors(test.labels, class_names, embeddings, calibration),
         "embedding": _embedding_map(test.labels, class_names, embeddings),
         **_pair_figures(test, class_names, pairs, distance, calibration),
     }
+    if len(np.unique(test.labels)) <= _COMPARED_CLASSES:
+        figures["class-errors"] = _class_errors(test.labels, class_names, embeddings, calibration)
     if "val_contrastive_loss" in history:
         figures["history"] = plots.plot_history(history)
     return figures
@@ -64,10 +66,9 @@ def _class_errors(
     pairs = calibration_pairs(labels)  # many, so that every two classes occur
     same = calibration.same(metrics.pair_distances(embeddings, pairs))
     wrong = same != (pairs.different < 0.5)
-    rates = metrics.class_error_rates(pairs, labels, wrong, len(class_names))
-    present = np.unique(labels)
-    names = [class_names[label] for label in present]
-    return plots.plot_class_errors(rates[np.ix_(present, present)], names)
+    present, of = np.unique(labels, return_inverse=True)
+    rates = metrics.class_error_rates(pairs, of, wrong, len(present))
+    return plots.plot_class_errors(rates, [class_names[label] for label in present])
 
 
 def _embedding_map(

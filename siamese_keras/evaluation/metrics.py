@@ -47,7 +47,12 @@ def pair_distances(embeddings: np.ndarray, pairs: Pairs) -> np.ndarray:
 
 
 def verification(
-    pairs: Pairs, distance: np.ndarray, calibration: Calibration, *, seed: int = 0
+    pairs: Pairs,
+    distance: np.ndarray,
+    calibration: Calibration,
+    *,
+    seed: int = 0,
+    classes: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Evaluate same/different decisions on pairs.
 
@@ -56,9 +61,11 @@ def verification(
         distance: float `[n]`, their distances.
         calibration: Threshold and slope, fitted on other pairs.
         seed: Seed of the bootstrap.
+        classes: int `[images]`, the images' classes, for a bootstrap over classes: of what would
+            come of other classes. None is for one over images.
 
     Returns:
-        `accuracy`; `accuracy_ci95`, its 95 % interval by bootstrap over images;
+        `accuracy`; `accuracy_ci95`, its 95 % interval by bootstrap;
         `accuracy_at_0.5_distance`; `roc_auc`; `average_precision`; `eer`, the equal error rate;
         `tar_at_far_1e-2` and `tar_at_far_1e-3`; `d_prime`, the distance between the means of the
         two kinds in units of their pooled standard deviation; `brier`; `ece`, the expected
@@ -70,7 +77,7 @@ def verification(
     far, tar, _ = metrics.roc_curve(same, -distance, drop_intermediate=False)
     return {
         "accuracy": float(correct.mean()),
-        "accuracy_ci95": accuracy_interval(pairs, correct, seed=seed),
+        "accuracy_ci95": accuracy_interval(pairs, correct, seed=seed, classes=classes),
         "accuracy_at_0.5_distance": float(((distance <= 0.5) == same).mean()),
         "roc_auc": float(metrics.roc_auc_score(same, -distance)),
         "average_precision": float(metrics.average_precision_score(same, -distance)),
@@ -117,30 +124,37 @@ def expected_calibration_error(same: np.ndarray, similarity: np.ndarray) -> floa
 
 
 def accuracy_interval(
-    pairs: Pairs, correct: np.ndarray, *, seed: int, resamples: int = 500
+    pairs: Pairs,
+    correct: np.ndarray,
+    *,
+    seed: int,
+    resamples: int = 500,
+    classes: np.ndarray | None = None,
 ) -> list[float]:
-    """Return the 95 % interval of the accuracy, by bootstrap over images.
+    """Return the 95 % interval of the accuracy, by bootstrap over images or over classes.
 
     Pairs share images, so they are not independent: resampling pairs would give too narrow an
-    interval. Images are drawn with replacement; a pair counts as often as the product of the
-    counts of its two images.
+    interval. Images, or classes, are drawn with replacement; a pair counts as often as the product
+    of the counts of its two, and a pair of one class as often as that class.
 
     Args:
         pairs: The pairs.
         correct: bool `[n]`, whether the decision on each was correct.
         seed: Seed of the resampling.
         resamples: Number of resamples.
+        classes: int `[images]`, the images' classes, to draw classes; None draws images.
 
     Returns:
         The 2.5 % and 97.5 % quantiles, each in [0, 1].
     """
     rng = np.random.default_rng(seed)
-    images, index = np.unique(np.stack([pairs.left, pairs.right]), return_inverse=True)
+    drawn = np.stack([pairs.left, pairs.right])
+    units, index = np.unique(drawn if classes is None else classes[drawn], return_inverse=True)
     left, right = index.reshape(2, -1)
     accuracies = []
     for _ in range(resamples):
-        count = np.bincount(rng.integers(0, len(images), len(images)), minlength=len(images))
-        weight = count[left] * count[right]
+        count = np.bincount(rng.integers(0, len(units), len(units)), minlength=len(units))
+        weight = np.where(left == right, count[left], count[left] * count[right])
         accuracies.append((weight * correct).sum() / max(weight.sum(), 1))
     return [float(q) for q in np.quantile(accuracies, [0.025, 0.975])]
 

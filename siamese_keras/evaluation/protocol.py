@@ -15,6 +15,7 @@ import numpy as np
 from siamese_keras.data.pairs import Pairs, calibration_pairs, evaluation_pairs
 from siamese_keras.data.splits import Dataset, Split
 from siamese_keras.evaluation import metrics
+from siamese_keras.evaluation.open_set import open_set_metrics
 from siamese_keras.models.calibration import Calibration, fit_calibration
 
 # uint8 [n, height, width, channels] -> float [n, embedding_dim]
@@ -27,8 +28,9 @@ class Scores:
 
     Attributes:
         metrics: `"test"`, as `metrics.verification` gives it; `"retrieval"`, as
-            `metrics.retrieval`, with `knn_accuracy` if asked for; with unseen classes `"unseen"`,
-            both of these in one.
+            `metrics.retrieval`, with `knn_accuracy` if asked for; with unseen classes beside the
+            test images' `"unseen"`, both of these in one; and `"open_set"`, as `open_set_metrics`
+            gives it for the unseen classes, beside or in the test images.
         calibration: Threshold and slope.
         embeddings: float `[n, embedding_dim]` of the splits that were embedded, by name.
         pairs: The test pairs.
@@ -72,10 +74,12 @@ def score(
 
     Args:
         embed: Function image -> embedding.
-        dataset: The images, without unseen classes.
-        unseen: Test images of classes that were held out of training.
+        dataset: The images; for the open-set protocol with test images of unseen classes alone.
+        unseen: Test images of classes that were held out of training, where the test images are of
+            others.
         calibration: Threshold and slope; fitted on the validation images when None.
-        knn: Also classify test images by their nearest train images, which have to be embedded.
+        knn: Also classify test images of seen classes by their nearest train images, which have to
+            be embedded.
 
     Returns:
         The scores.
@@ -87,23 +91,28 @@ def score(
     calibration = calibration or _calibrated(embedded["validation"], dataset.validation.labels)
     test = dataset.test
     embedded["test"] = embed(test.images)
-    pairs = evaluation_pairs(test.labels, dataset.class_names)
+    pairs = evaluation_pairs(test.labels)
     distance = metrics.pair_distances(embedded["test"], pairs)
     found: dict[str, Any] = {
-        "test": metrics.verification(pairs, distance, calibration),
+        "test": metrics.verification(
+            pairs, distance, calibration, classes=test.labels if dataset.is_open_set else None
+        ),
         "retrieval": metrics.retrieval(embedded["test"], test.labels),
     }
-    if knn:
+    if knn and not dataset.is_open_set:
         found["retrieval"]["knn_accuracy"] = metrics.knn_accuracy(
             embed(dataset.train.images), dataset.train.labels, embedded["test"], test.labels
         )
     if unseen is not None:
         embedded["unseen"] = embed(unseen.images)
-        others = evaluation_pairs(unseen.labels, dataset.class_names)
+        others = evaluation_pairs(unseen.labels)
         found["unseen"] = {
             **metrics.verification(
                 others, metrics.pair_distances(embedded["unseen"], others), calibration
             ),
             **metrics.retrieval(embedded["unseen"], unseen.labels),
         }
+        found["open_set"] = open_set_metrics(embedded["unseen"], unseen.labels, calibration)
+    elif dataset.is_open_set:
+        found["open_set"] = open_set_metrics(embedded["test"], test.labels, calibration)
     return Scores(found, calibration, embedded, pairs, distance)

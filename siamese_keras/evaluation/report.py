@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from siamese_keras.data.open_set import hold_out_classes
 from siamese_keras.data.pairs import Pairs, calibration_pairs, hard_pairs
-from siamese_keras.data.splits import Dataset, Split, hold_out_classes, image_digests
+from siamese_keras.data.splits import Dataset, Split, image_digests
 from siamese_keras.errors import TrainingError
 from siamese_keras.evaluation import metrics
 from siamese_keras.evaluation.baselines import BASELINES, raw_pixels
 from siamese_keras.evaluation.figures import report_figures
+from siamese_keras.evaluation.open_set import class_figures
 from siamese_keras.evaluation.protocol import Embedder, Scores, score
-from siamese_keras.files import atomic_path, write_json
+from siamese_keras.files import atomic_path, write_columns, write_json
 from siamese_keras.models.calibration import Calibration
 
 _SEED = 0
@@ -32,18 +34,22 @@ class Report:
 
     Attributes:
         metrics: What `metrics.json` holds: `"test"`, `"test_hard"` (different pairs of the classes
-            most easily confused), `"test_deduplicated"` (without test images that are also in
-            train or validation, with their number `removed_images`) and, with unseen classes,
-            `"unseen"`, each as `metrics.verification` gives it; `"retrieval"`; `"one_shot"`;
+            most easily confused; not for the open-set protocol), `"test_deduplicated"` (without
+            test images that are also in train or validation, with their number `removed_images`)
+            and, with unseen classes beside the test images', `"unseen"`, each as
+            `metrics.verification` gives it; `"retrieval"`; `"one_shot"`; with unseen classes
+            `"open_set"`, as `open_set_metrics` gives it;
             `"baselines"`, the same figures for representations that need no training;
             `"training"`; `"seconds"`, what it took to embed and score, and to do both for the
             baselines.
         embeddings: Of the validation, test and unseen images, by name, with their labels under
             `test_labels` and so on.
+        classes: Figures of each test class, as `class_figures` gives them, with its name.
     """
 
     metrics: dict[str, Any]
     embeddings: dict[str, np.ndarray]
+    classes: dict[str, list[Any]]
     _draw: Any
 
     def __repr__(self) -> str:
@@ -59,7 +65,7 @@ class Report:
         return self._draw()
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write `metrics.json`, `embeddings.npz` and `figures/` into `folder`.
+        """Write `metrics.json`, `classes.csv`, `embeddings.npz` and `figures/` into `folder`.
 
         Args:
             folder: A folder; it is created when it is missing.
@@ -70,6 +76,7 @@ class Report:
         folder = Path(folder)
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         write_json(folder / "metrics.json", self.metrics)
+        write_columns(folder / "classes.csv", self.classes)
         with atomic_path(folder / "embeddings.npz") as temporary:
             np.savez(temporary, **self.embeddings)  # type: ignore[arg-type]
         for name, figure in self.figures.items():
@@ -113,10 +120,11 @@ def evaluate(
     def scored(pairs: Pairs) -> dict[str, Any]:
         return metrics.verification(pairs, metrics.pair_distances(test, pairs), calibration)
 
-    rivals = _rivals(scores, seen.validation, labels, seen.num_classes)
-    content = {
-        **scores.metrics,
-        "test_hard": scored(hard_pairs(labels, rivals, np.random.default_rng(_SEED))),
+    content = dict(scores.metrics)
+    if not seen.is_open_set:
+        rivals = _rivals(scores, seen.validation, labels, seen.num_classes)
+        content["test_hard"] = scored(hard_pairs(labels, rivals, np.random.default_rng(_SEED)))
+    content |= {
         "test_deduplicated": _deduplicated(scores, seen),
         "one_shot": _one_shot(test, labels),
     }
@@ -139,7 +147,9 @@ def evaluate(
             history or {},
         )  # fmt: skip
 
-    return Report(content, embeddings, draw)
+    classes = class_figures(test, labels, calibration)
+    classes = {"class": [seen.class_names[label] for label in classes["label"]], **classes}
+    return Report(content, embeddings, classes, draw)
 
 
 def _score_baselines(
@@ -211,10 +221,11 @@ def _table(report: dict[str, Any]) -> str:
         ("TAR at FAR 1 %", f"{test['tar_at_far_1e-2']:.4f}"),
         ("calibration error", f"{test['ece']:.4f}"),
         ("threshold", f"{test['threshold']:.4f}  (from validation pairs)"),
-        ("hard pairs", brief(report["test_hard"])),
         ("Recall@1", f"{report['retrieval']['recall_at_1']:.4f}"),
         ("MAP@R", f"{report['retrieval']['map_at_r']:.4f}"),
     ]
+    if "test_hard" in report:
+        rows.insert(6, ("hard pairs", brief(report["test_hard"])))
     if removed := report["test_deduplicated"]["removed_images"]:
         left = report["test_deduplicated"]
         result = brief(left) if "accuracy" in left else "too few are left to score"
@@ -222,12 +233,36 @@ def _table(report: dict[str, Any]) -> str:
         rows.append(("without duplicates", f"{result}  ({removed} {images} also in training data)"))
     if "unseen" in report:
         rows.append(("unseen classes", brief(report["unseen"])))
+    if "open_set" in report:
+        rows += _open_set_rows(report["open_set"])
     if report["baselines"]:
         group = "unseen" if "unseen" in report else "test"
         name, best = max(report["baselines"].items(), key=lambda item: item[1][group]["roc_auc"])
         label = "best baseline" if len(report["baselines"]) > 1 else "baseline"
         rows.append((label, f"{brief(best[group])}  ({name.replace('_', ' ')}, {group} pairs)"))
     return "\n".join(f"{name:19s}  {value}" for name, value in rows)
+
+
+def _open_set_rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    number, single = figures["num_classes"], figures["single_images"]
+    about = f"{figures['num_images']} images of {number} classes that training did not show"
+    about += f", {single} with one image" if single else ""
+    rows = [("open set", about)]
+    for kind, name in (("one_shot", "one-shot"), ("five_shot", "five-shot")):
+        shares = [
+            f"{share:.4f} {key.replace('_', '-')}"
+            for key, share in figures[kind].items()
+            if not key.endswith("_ci95")
+        ]
+        if shares:
+            rows.append((name, ", ".join(shares)))
+    rows.append(("mAP", f"{figures['map']:.4f}"))
+    if "nmi" in figures:
+        rows.append(("NMI", f"{figures['nmi']:.4f}"))
+    rows.append(
+        ("OPIS", f"{figures['opis']:.4f}  (how differently one threshold fits the classes)")
+    )
+    return rows
 
 
 def summarize(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
 
 import keras
+import numpy as np
 
 from siamese_keras.config import Config, as_config
+from siamese_keras.data.open_set import hold_out_classes
 from siamese_keras.data.pairs import check_labels
-from siamese_keras.data.pipeline import pair_pipeline, steps_per_epoch
-from siamese_keras.data.splits import Dataset, hold_out_classes
+from siamese_keras.data.pipeline import choose_images_per_class, pair_pipeline, steps_per_epoch
+from siamese_keras.data.splits import Dataset
 from siamese_keras.errors import ArgumentError, SiameseKerasError, TrainingError
 from siamese_keras.evaluation.protocol import calibrate
 from siamese_keras.files import new_folder
 from siamese_keras.models.base_model import build_base_model, extend_base_model
 from siamese_keras.models.outer_model import build_outer_model
 from siamese_keras.runs import save_models
+from siamese_keras.training.batch_losses import (
+    MultiSimilarityLoss,
+    SupervisedContrastiveLoss,
+    TripletSemiHardLoss,
+)
 from siamese_keras.training.callbacks import CollapseMonitor, HistoryFile, StopOnInterrupt
 from siamese_keras.training.losses import ContrastiveLoss
 from siamese_keras.training.metrics import pair_metrics
 from siamese_keras.training.mixed_precision import bfloat16_convolutions
 from siamese_keras.training.optimizer import build_optimizer
 from siamese_keras.verifier import Verifier
+
+_log = logging.getLogger(__name__)
 
 # Validation pairs are the same in every epoch and for every seed; no training has this seed.
 _VALIDATION_SEED = 2**31
@@ -48,7 +58,8 @@ def fit(
     random generators.
 
     Args:
-        dataset: Images of all classes, unseen ones too.
+        dataset: Images of all classes, unseen ones too. With validation and test classes that
+            training does not show, threshold and report are of these.
         config: The settings, or the name of a preset.
         run_dir: Folder to write the run to, new or empty; without it nothing is written.
         base_model: A functional Keras model of your own, image -> embedding, in place of the one
@@ -63,7 +74,7 @@ def fit(
 
     Raises:
         ArgumentError: When `run_dir` is not empty or dataset and settings do not fit.
-        DataError: When a class has one image in a split.
+        DataError: When a split has fewer than two classes, or one image of each.
         TrainingError: When the training diverged or the model does not separate same from
             different pairs. The models are in `run_dir` even then.
         OSError: When the run cannot be written.
@@ -79,7 +90,7 @@ def fit(
         raise ArgumentError("`tensorboard` needs a `run_dir` to write the logs to.")
     seen, unseen = hold_out_classes(dataset, config.unseen_classes)
     for split in (*seen.splits.values(), *([] if unseen is None else [unseen])):
-        check_labels(split.labels, dataset.class_names)  # now rather than after the training
+        check_labels(split.labels)  # now rather than after the training
     folder = None if run_dir is None else new_folder(run_dir)
 
     keras.utils.set_random_seed(config.seed)
@@ -148,30 +159,33 @@ def _fit_base_model(
     """Fit `base` inside an outer model, and return the history and the facts of the training."""
     outer = build_outer_model(base, all_pairs=config.pairs == "all")
     train, validation = dataset.train, dataset.validation
-    steps = steps_per_epoch(config.pairs, train.labels, config.batch_size)
+    batch_size, images_per_class = _batches(config, train.labels)
+    steps = steps_per_epoch(config.pairs, train.labels, batch_size)
     planned = steps * config.epochs
     outer.compile(
         optimizer=build_optimizer(
             config.optimizer, config.learning_rate, schedule=config.schedule, steps=planned
         ),
-        loss=ContrastiveLoss(config.margin, config.positive_margin, weighting=config.weighting),
+        loss=_loss(config),
         metrics=pair_metrics(config.margin, config.positive_margin),
     )
     training_pairs = pair_pipeline(
         train.images,
         train.labels,
         kind=config.pairs,
-        batch_size=config.batch_size,
+        batch_size=batch_size,
         seed=config.seed,
         epochs=config.epochs,
         augment=config.augment,
+        images_per_class=images_per_class,
     )
     validation_pairs = pair_pipeline(
         validation.images,
         validation.labels,
         kind=config.pairs,
-        batch_size=config.batch_size,
+        batch_size=batch_size,
         seed=_VALIDATION_SEED,
+        images_per_class=images_per_class,
     )
     started = time.perf_counter()
     outer.optimizer.build(outer.trainable_variables)  # or the step would be traced twice
@@ -191,7 +205,32 @@ def _fit_base_model(
         "epochs": len(history.get("loss", ())),
         "interrupted": stop.requested and int(outer.optimizer.iterations) < planned,
         "bfloat16": bfloat16,
+        "images_per_class": images_per_class,
     }
+
+
+def _batches(config: Config, labels: np.ndarray) -> tuple[int, int]:
+    """Return the left images of a batch, and how many images of a class stand together."""
+    if config.pairs != "all":
+        return config.batch_size, 1
+    chosen = config.images_per_class or choose_images_per_class(labels, config.batch_size)
+    if chosen > 1 and not config.images_per_class:
+        _log.info(
+            "There are many classes: batches are drawn %d images of a class at a time "
+            "(images_per_class).",
+            chosen,
+        )
+    return config.classes_per_batch * chosen // 2 or config.batch_size, chosen
+
+
+def _loss(config: Config) -> keras.losses.Loss:
+    if config.loss == "multi-similarity":
+        return MultiSimilarityLoss()
+    if config.loss == "semi-hard-triplet":
+        return TripletSemiHardLoss()
+    if config.loss == "supervised-contrastive":
+        return SupervisedContrastiveLoss()
+    return ContrastiveLoss(config.margin, config.positive_margin, weighting=config.weighting)
 
 
 def _sizes(dataset: Dataset) -> dict[str, int]:

@@ -242,6 +242,65 @@ def test_a_folder_of_images_is_named_after_its_folder(photos):
     assert load_dataset("folder", photos, validation_size=6, image_size=14).name == "photos"
 
 
+@pytest.fixture
+def small_classes(tmp_path, rng):
+    """30 classes of 3 photos, the last one of a single photo."""
+    for label in range(30):
+        folder = tmp_path / "stamps" / f"stamp {label}"
+        folder.mkdir(parents=True)
+        for number in range(1 if label == 29 else 3):
+            picture = rng.integers(0, 256, (6, 6, 3), np.uint8)
+            (folder / f"{number}.png").write_bytes(tf.io.encode_png(picture).numpy())
+    return tmp_path / "stamps"
+
+
+def test_many_classes_of_few_images_are_cut_by_class(small_classes, caplog):
+    with caplog.at_level("INFO", logger="siamese_keras"):
+        dataset = load_dataset("folder", small_classes, image_size=6)
+    assert "fewer than 6 images" in caplog.text
+    assert "20% of the classes are held out" in caplog.text
+    assert dataset.is_open_set
+    assert len(dataset.train) + len(dataset.validation) + len(dataset.test) == 88
+    assert len(set(dataset.test.labels)) == 6
+    asked = load_dataset("folder", small_classes, image_size=6, unseen_classes=["20%"])
+    assert asked.fingerprint == dataset.fingerprint
+
+
+def test_test_classes_are_named_by_the_settings(small_classes):
+    names = ("stamp 3", "stamp 4")
+    config = Config(dataset="folder", image_size=6, unseen_classes=names)
+    dataset = load_config_dataset(config, small_classes)
+    assert {dataset.class_names[label] for label in dataset.test.labels} == set(names)
+    assert len(dataset.test) == 6
+
+
+def test_classes_of_enough_images_are_cut_by_class_when_that_is_asked_for(small_classes, rng):
+    for folder in small_classes.iterdir():
+        for number in range(3, 9):
+            picture = rng.integers(0, 256, (6, 6, 3), np.uint8)
+            (folder / f"{number}.png").write_bytes(tf.io.encode_png(picture).numpy())
+    assert not load_dataset("folder", small_classes, image_size=6).is_open_set
+    dataset = load_dataset("folder", small_classes, image_size=6, unseen_classes=["30%"])
+    assert dataset.is_open_set
+    assert len(set(dataset.test.labels)) == 9
+    # With fewer than 20 others, the classes stay together here: training holds them out.
+    dataset = load_dataset("folder", small_classes, image_size=6, unseen_classes=["50%"])
+    assert not dataset.is_open_set
+
+
+def test_test_classes_of_its_own_are_honored(small_classes):
+    for part in ("train", "test"):
+        (small_classes / part).mkdir()
+    for path in list(small_classes.glob("stamp *")):
+        part = "test" if int(path.name.split()[1]) >= 22 else "train"
+        path.rename(small_classes / part / path.name)
+    dataset = load_dataset("folder", small_classes, image_size=6)
+    assert dataset.is_open_set
+    tested = {int(dataset.class_names[label].split()[1]) for label in dataset.test.labels}
+    assert tested == set(range(22, 30))
+    assert len(set(dataset.validation.labels)) == 5
+
+
 def test_the_settings_of_a_run_choose_the_dataset(photos, sample):
     config = Config(dataset="folder", validation_size=9, image_size=20)
     dataset = load_config_dataset(config, photos)

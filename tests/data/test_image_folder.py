@@ -25,9 +25,10 @@ def parts(photos, tmp_path):
 
 
 def test_a_folder_of_images_is_read_by_class(photos, sample):
-    images, test, names = load_image_folder(photos, 28)
-    assert names == ("bag", "boot", "coat")  # in the order of their names
-    assert test is None
+    source = load_image_folder(photos, 28)
+    images = source.train
+    assert source.class_names == ("bag", "boot", "coat")  # in the order of their names
+    assert source.test is source.validation is None
     assert images.images.shape == (36, 28, 28, 3)
     np.testing.assert_array_equal(np.bincount(images.labels), [12, 12, 12])
     boots = images.images[images.labels == 1]
@@ -38,27 +39,53 @@ def test_a_folder_of_images_is_read_by_class(photos, sample):
 
 
 def test_images_are_resized(photos):
-    assert load_image_folder(photos, 16)[0].images.shape == (36, 16, 16, 3)
+    assert load_image_folder(photos, 16).train.images.shape == (36, 16, 16, 3)
 
 
 def test_train_and_test_folders_are_kept_apart(parts):
-    train, test, names = load_image_folder(parts, 28)
-    assert names == ("bag", "boot", "coat")
-    np.testing.assert_array_equal(np.bincount(train.labels), [8, 8, 8])
-    np.testing.assert_array_equal(np.bincount(test.labels), [4, 4, 4])
+    source = load_image_folder(parts, 28)
+    assert source.class_names == ("bag", "boot", "coat")
+    np.testing.assert_array_equal(np.bincount(source.train.labels), [8, 8, 8])
+    np.testing.assert_array_equal(np.bincount(source.test.labels), [4, 4, 4])
     shutil.rmtree(parts / "test" / "bag")
-    expected = r"the same classes. Received: bag, boot, coat and boot, coat"
+    expected = r"the same classes, or all parts different ones\. Received: bag, boot, coat and boot"
     with pytest.raises(DataError, match=expected):
         load_image_folder(parts, 28)
+
+
+@pytest.mark.parametrize("name", ["validation", "val", "valid"])
+def test_a_validation_folder_is_read_too(parts, name):
+    shutil.copytree(parts / "test", parts / name)
+    source = load_image_folder(parts, 28)
+    np.testing.assert_array_equal(source.validation.images, source.test.images)
+    np.testing.assert_array_equal(source.validation.labels, source.test.labels)
+    (parts / name / "bag").rename(parts / name / "cap")
+    with pytest.raises(DataError, match=rf"train` and `.*{name}` must have the same classes"):
+        load_image_folder(parts, 28)
+
+
+def test_the_test_folder_may_have_other_classes(parts):
+    for old, new in (("bag", "cap"), ("boot", "apron"), ("coat", "scarf")):
+        (parts / "test" / old).rename(parts / "test" / new)
+    source = load_image_folder(parts, 28)
+    assert source.class_names == ("apron", "bag", "boot", "cap", "coat", "scarf")
+    assert sorted(set(source.train.labels)) == [1, 2, 4]
+    assert sorted(set(source.test.labels)) == [0, 3, 5]
+    shutil.copytree(parts / "test", parts / "validation")
+    with pytest.raises(DataError, match="or all parts different ones"):
+        load_image_folder(parts, 28)
+    for number, path in enumerate(sorted((parts / "validation").iterdir())):
+        path.rename(parts / "validation" / f"hat {number}")
+    assert len(set(load_image_folder(parts, 28).validation.labels)) == 3
 
 
 def test_images_in_subfolders_of_a_class_belong_to_it(photos):
     (photos / "bag" / "2024" / "may").mkdir(parents=True)
     for name in ("00.JPG", "01.png"):
         (photos / "bag" / name).rename(photos / "bag" / "2024" / "may" / name)
-    images, _, names = load_image_folder(photos, 28)
-    assert names == ("bag", "boot", "coat")
-    np.testing.assert_array_equal(np.bincount(images.labels), [12, 12, 12])
+    source = load_image_folder(photos, 28)
+    assert source.class_names == ("bag", "boot", "coat")
+    np.testing.assert_array_equal(np.bincount(source.train.labels), [12, 12, 12])
 
 
 def test_files_of_other_kinds_are_skipped(photos):
@@ -66,7 +93,7 @@ def test_files_of_other_kinds_are_skipped(photos):
     (photos / "bag" / "clip.gif").write_bytes(b"GIF89a")
     (photos / "README.md").write_text("not a class")
     (photos / "bag" / "album.png").mkdir()  # a folder
-    assert len(load_image_folder(photos, 28)[0]) == 36
+    assert len(load_image_folder(photos, 28).train) == 36
 
 
 HIDDEN = [".ipynb_checkpoints", ".git", "@eaDir", "__MACOSX"]
@@ -81,9 +108,9 @@ def test_hidden_folders_and_files_are_skipped_at_any_depth(photos, place):
             (folder / "broken.png").write_bytes(b"not an image")
     for name in ("._01.png", ".01.jpg", ".png"):
         (photos / place / name).write_bytes(b"\x00\x05\x16\x07not an image")
-    images, _, names = load_image_folder(photos, 28)
-    assert names == ("bag", "boot", "coat")
-    assert len(images) == 36
+    source = load_image_folder(photos, 28)
+    assert source.class_names == ("bag", "boot", "coat")
+    assert len(source.train) == 36
     assert len(find_image_files(photos)) == 36
 
 
@@ -91,15 +118,15 @@ def test_hidden_folders_are_no_classes_of_train_or_test(parts):
     for hidden in HIDDEN:
         (parts / "train" / hidden).mkdir()
         shutil.copy(parts / "train" / "bag" / "01.png", parts / "train" / hidden)
-    train, _, names = load_image_folder(parts, 28)
-    assert names == ("bag", "boot", "coat")
-    assert len(train) == 24
+    source = load_image_folder(parts, 28)
+    assert source.class_names == ("bag", "boot", "coat")
+    assert len(source.train) == 24
 
 
 def test_a_folder_may_itself_lie_below_a_hidden_one(photos, tmp_path):
     (tmp_path / ".cache").mkdir()
     moved = photos.rename(tmp_path / ".cache" / "photos")
-    assert len(load_image_folder(moved, 28)[0]) == 36
+    assert len(load_image_folder(moved, 28).train) == 36
 
 
 def test_what_is_wrong_with_a_folder_is_named(photos):

@@ -10,6 +10,7 @@ from siamese_keras.data.pairs import (
     classic_pairs,
     epoch_rng,
     evaluation_pairs,
+    grouped_order,
     hard_pairs,
     random_pairs,
 )
@@ -129,9 +130,12 @@ def test_pairs_to_judge_by_are_the_same_at_every_call(draw, labels):
 
 def test_evaluation_pairs_are_classic_pairs(labels):
     pairs = evaluation_pairs(labels)
-    assert len(pairs) == 2 * 4 * 3  # of 3 classes, the smallest of 5
-    np.testing.assert_array_equal(pairs.different, [0, 1] * 12)
+    assert len(pairs) == 2 * (4 + 8 + 30)  # of classes of 5, 9 and 31 images
+    np.testing.assert_array_equal(pairs.different, [0, 1] * 42)
     np.testing.assert_array_equal(pairs.left[::2], pairs.left[1::2])
+    for label in (0, 2, 7):  # every image is in a same pair
+        same = np.concatenate([pairs.left[::2], pairs.right[::2]])
+        assert set(np.flatnonzero(labels == label)) <= set(same)
 
 
 def test_calibration_pairs_are_many_and_show_every_two_classes(labels):
@@ -145,17 +149,69 @@ def test_calibration_pairs_are_many_and_show_every_two_classes(labels):
     assert len({draw.tobytes() for draw in draws}) == 10
 
 
-@pytest.mark.parametrize("draw", [*SAMPLERS, lambda labels, _, names: check_labels(labels, names)])
-def test_a_class_with_one_image_is_reported_by_name(draw, rng):
-    labels = np.array([0, 0, 1, 2, 2])
-    with pytest.raises(DataError, match="Class 'bag' has one image; a same pair needs two"):
-        draw(labels, rng, ["cap", "bag", "hat"])
+@pytest.mark.parametrize("draw", [*SAMPLERS, lambda labels, _: calibration_pairs(labels)])
+@pytest.mark.parametrize("single", [2, 30])
+def test_an_image_alone_in_its_class_takes_part_in_different_pairs(draw, single, rng):
+    labels = np.append(np.repeat([0, 1], 10), np.arange(2, 2 + single))
+    seen = set()
+    for _ in range(20):
+        pairs = draw(labels, rng)
+        assert_labels_are_right(pairs, labels)
+        seen |= set(labels[pairs.left]) | set(labels[pairs.right])
+    assert seen == set(labels)
+
+
+@pytest.mark.parametrize("single", [2, 30])
+def test_half_of_the_pairs_are_same_however_many_classes_have_one_image(single, rng):
+    labels = np.append(np.repeat([0, 1], 10), np.arange(2, 2 + single))
+    assert balanced_pairs(labels, rng).different.mean() == 0.5
+    assert calibration_pairs(labels).different.mean() == 0.5
+    assert hard_pairs(labels, 1 - np.minimum(np.arange(40), 1), rng).different.mean() >= 0.5
 
 
 @pytest.mark.parametrize("draw", [evaluation_pairs, calibration_pairs, check_labels])
-def test_without_names_the_class_is_reported_by_number(draw):
-    with pytest.raises(DataError, match="Class 4 has one image"):
-        draw(np.array([0, 0, 4, 2, 2]))
+def test_classes_of_one_image_alone_make_no_same_pairs(draw):
+    with pytest.raises(DataError, match="Every class has one image; a same pair needs two"):
+        draw(np.arange(5))
+
+
+def groups_of(order, labels):
+    """The runs of one class in an order, as lists of images."""
+    runs = [[order[0]]]
+    for image in order[1:]:
+        if labels[image] == labels[runs[-1][-1]]:
+            runs[-1].append(image)
+        else:
+            runs.append([image])
+    return runs
+
+
+def test_grouped_order_shows_every_image_once_in_groups_of_its_class(rng):
+    labels = rng.permutation(np.repeat(np.arange(200), rng.integers(1, 10, 200)))
+    order = grouped_order(labels, rng, 4)
+    np.testing.assert_array_equal(np.sort(order), np.arange(len(labels)))
+    whole = 0
+    for run in groups_of(order, labels):
+        size = np.count_nonzero(labels == labels[run[0]])
+        parts = -(-size // 4)
+        possible = {size // parts, -(-size // parts)}  # 9 images are groups of 3, 3 and 3
+        whole += len(run) in possible  # two groups of a class may stand side by side by chance
+    assert whole > 0.98 * len(groups_of(order, labels))
+
+
+def test_grouped_order_mixes_classes_and_images(rng):
+    labels = np.repeat(np.arange(50), 8)
+    first, second = (grouped_order(labels, rng, 4) for _ in range(2))
+    partners = collections.Counter()
+    for _ in range(300):
+        order = grouped_order(labels, rng, 4)
+        for run in np.split(order, 100):
+            assert len(set(labels[run])) == 1
+            partners.update(set(run.tolist()) - {0} if 0 in run else ())
+    assert not np.array_equal(labels[first], labels[second])
+    # The 7 others of its class are each with image 0 in 3 of 7 groups.
+    assert set(partners) == set(range(1, 8))
+    assert all(90 < count < 170 for count in partners.values())
 
 
 @pytest.mark.parametrize("draw", [evaluation_pairs, calibration_pairs, check_labels])
@@ -167,7 +223,7 @@ def test_one_class_makes_no_different_pairs(draw, count):
 
 def test_repr_is_one_short_line_and_take_keeps_the_columns_together(labels):
     pairs = evaluation_pairs(labels)
-    assert repr(pairs) == "<Pairs: 24, 12 of them different>"
+    assert repr(pairs) == "<Pairs: 84, 42 of them different>"
     some = pairs.take(pairs.different == 1)
-    assert repr(some) == "<Pairs: 12, 12 of them different>"
+    assert repr(some) == "<Pairs: 42, 42 of them different>"
     assert_labels_are_right(some, labels)

@@ -1,7 +1,11 @@
 import numpy as np
 import pytest
 
-from siamese_keras.data.pipeline import pair_pipeline, steps_per_epoch
+from siamese_keras.data.pipeline import (
+    choose_images_per_class,
+    pair_pipeline,
+    steps_per_epoch,
+)
 from siamese_keras.errors import ArgumentError, DataError
 
 KINDS = ["random", "balanced", "classic", "all"]
@@ -44,8 +48,8 @@ def test_steps_per_epoch_is_the_number_of_batches(kind, batch_size, labels):
     pipeline = pair_pipeline(picture_of(labels), labels, kind=kind, batch_size=batch_size)
     count = sum(1 for _ in pipeline)
     assert steps_per_epoch(kind, labels, batch_size) == count == pipeline.cardinality()
-    # Pairs of an epoch: 45 // 2, 45, or 2 * 3 * (5 - 1).
-    pairs = {"all": 22, "classic": 24}.get(kind, 45)
+    # Pairs of an epoch: 45 // 2, 45, or 2 * (45 - 3).
+    pairs = {"all": 22, "classic": 84}.get(kind, 45)
     assert count == max(pairs // batch_size, 1)
 
 
@@ -114,18 +118,53 @@ def test_a_batch_larger_than_the_data_is_one_smaller_batch(labels):
     assert different.shape == (22, 22)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_class_with_one_image_is_reported_by_name(kind):
-    labels = np.array([0, 0, 1, 2, 2])
-    with pytest.raises(DataError, match="Class 'bag' has one image"):
-        pair_pipeline(
-            picture_of(labels),
-            labels,
-            kind=kind,
-            batch_size=2,
-            seed=0,
-            class_names=["cap", "bag", "hat"],
+def test_batches_of_classes_and_images_have_same_pairs_across_the_sides():
+    """64 classes of 4 images: batches of 8 classes, of each 2 images left and 2 right."""
+    labels = np.repeat(np.arange(64), 4)[np.random.default_rng(1).permutation(256)]
+    images = picture_of(labels)
+    seen = []
+    for epoch in range(2):
+        pipeline = pair_pipeline(
+            images, labels, batch_size=16, images_per_class=4, epochs=epoch + 1, first_epoch=epoch
         )
+        for inputs, different in pipeline.as_numpy_iterator():
+            left, right = (inputs[side][:, 0, 0, 0] for side in ("left", "right"))
+            np.testing.assert_array_equal(different, labels[left][:, None] != labels[right])
+            np.testing.assert_array_equal((different == 0).sum(axis=1), np.full(16, 2))
+            assert len(np.unique(labels[left])) == 8
+            assert not set(left) & set(right)  # no image meets itself
+            seen += [*left, *right]
+    np.testing.assert_array_equal(np.sort(seen), np.repeat(np.arange(256), 2))
+
+
+def test_images_per_class_are_chosen_by_the_data():
+    def chosen(classes, images, batch_size=128):
+        return choose_images_per_class(np.repeat(np.arange(classes), images), batch_size)
+
+    assert chosen(10, 5500) == 1  # Fashion-MNIST: an image meets 13 of its class
+    assert chosen(64, 50) == 1
+    assert chosen(65, 50) == 4
+    assert chosen(1852, 4) == 4
+    uneven = np.append(np.zeros(1000, int), np.arange(1, 500))  # most pairs are of class 0
+    assert choose_images_per_class(uneven, 128) == 1
+
+
+@pytest.mark.parametrize("images_per_class", [1, 4])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_class_with_one_image_takes_part(kind, images_per_class):
+    labels = np.array([0, 0, 0, 0, 1, 2, 2, 2])
+    shown = set()
+    pipeline = pair_pipeline(
+        picture_of(labels),
+        labels,
+        kind=kind,
+        batch_size=2,
+        epochs=20,
+        images_per_class=images_per_class,
+    )
+    for inputs, _ in pipeline.as_numpy_iterator():
+        shown |= {*inputs["left"][:, 0, 0, 0].tolist(), *inputs["right"][:, 0, 0, 0].tolist()}
+    assert shown == set(range(8))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -146,11 +185,11 @@ def test_an_unknown_kind_is_refused_with_the_choices(kind, labels):
         steps_per_epoch(kind, labels, 4)
 
 
-@pytest.mark.parametrize("augment", ["shift", False, None])
+@pytest.mark.parametrize("augment", ["flip", False, None])
 def test_an_unknown_augmentation_is_refused_with_the_choices(augment, labels):
     """When the pipeline is made, and not by an error of TensorFlow at the first batch."""
     expected = (
-        r"`augment` must be one of 'none', 'flip-shift', 'flip-shift-erase'\. "
+        r"`augment` must be one of 'none', 'shift', 'flip-shift', 'flip-shift-erase'\. "
         rf"Received: augment={augment!r}$"
     )
     with pytest.raises(ArgumentError, match=expected):

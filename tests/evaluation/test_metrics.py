@@ -142,6 +142,29 @@ def test_interval_is_wider_when_pairs_share_images(rng):
     assert high - low > 0.5
 
 
+def test_interval_over_classes_is_as_wide_as_classes_differ():
+    """40 classes of 10 same pairs; all pairs of a class are right, or all are wrong."""
+    classes = np.repeat(np.arange(40), 20)
+    pairs = Pairs(np.arange(0, 800, 2), np.arange(1, 800, 2), np.zeros(400, np.float32))
+    correct = classes[pairs.left] % 5 > 0
+    low, high = metrics.accuracy_interval(pairs, correct, seed=0, classes=classes)
+    # As 40 draws: 4 * sqrt(0.8 * 0.2 / 40) = 0.25, where images alone give 0.11 or so.
+    assert 0.2 < high - low < 0.3
+    narrow = metrics.accuracy_interval(pairs, correct, seed=0)
+    assert narrow[1] - narrow[0] < 0.2
+
+
+def test_interval_over_classes_counts_a_different_pair_by_both_classes():
+    """Classes 0 and 1: without either of them only one same pair is left, which is right."""
+    pairs = Pairs(np.array([0, 0, 2]), np.array([1, 2, 3]), np.array([0, 1, 0], np.float32))
+    classes = np.array([0, 0, 1, 1])
+    low, high = metrics.accuracy_interval(
+        pairs, np.array([True, False, True]), seed=0, classes=classes
+    )
+    # Of the four draws of two classes, two are the same class twice: the different pair counts 0.
+    assert (low, high) == (pytest.approx(2 / 3), 1.0)
+
+
 def test_interval_is_the_same_for_the_same_seed(scored):
     pairs, distance = scored
     first, again, other = (

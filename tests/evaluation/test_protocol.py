@@ -2,11 +2,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+from helpers.splits import by_class
 
+from siamese_keras.data.open_set import hold_out_classes
 from siamese_keras.data.pairs import calibration_pairs, evaluation_pairs
-from siamese_keras.data.splits import Split, hold_out_classes
+from siamese_keras.data.splits import Split
 from siamese_keras.errors import TrainingError
 from siamese_keras.evaluation import metrics
+from siamese_keras.evaluation.open_set import open_set_metrics
 from siamese_keras.evaluation.protocol import calibrate, score
 from siamese_keras.models.calibration import Calibration, fit_calibration
 
@@ -104,6 +107,7 @@ def test_unseen_classes_are_decided_by_the_threshold_of_seen_ones(sample):
             **verified(unseen, calibration),
             **metrics.retrieval(pixels(unseen.images), unseen.labels),
         },
+        "open_set": open_set_metrics(pixels(unseen.images), unseen.labels, calibration),
     }
     np.testing.assert_array_equal(scores.embeddings["unseen"], pixels(unseen.images))
 
@@ -124,3 +128,19 @@ def test_a_representation_that_does_not_separate_pairs_is_refused(sample, knn):
         score(collapsed, sample, knn=knn)
     with pytest.raises(TrainingError, match="collapsed"):
         calibrate(collapsed, sample.validation)
+
+
+def test_the_open_set_protocol_scores_the_test_classes_and_no_seen_ones(sample):
+    """Cut by class: the report is of unseen classes, its interval of classes, not of images."""
+    dataset = by_class(sample)
+    scores = score(pixels, dataset, knn=True)
+    test, calibration = dataset.test, calibrated(dataset.validation)
+    pairs = evaluation_pairs(test.labels)
+    distance = metrics.pair_distances(pixels(test.images), pairs)
+    over_classes = metrics.verification(pairs, distance, calibration, classes=test.labels)
+    assert scores.metrics == {
+        "test": over_classes,
+        "retrieval": metrics.retrieval(pixels(test.images), test.labels),
+        "open_set": open_set_metrics(pixels(test.images), test.labels, calibration),
+    }
+    assert over_classes["accuracy_ci95"] != verified(test, calibration)["accuracy_ci95"]

@@ -3,14 +3,17 @@ import json
 
 import numpy as np
 import pytest
+from helpers.splits import by_class
 from helpers.tiny import TINY
 from matplotlib.image import imread
 
 from siamese_keras import Dataset, Verifier, fit, load_verifier
+from siamese_keras.data.open_set import hold_out_classes
 from siamese_keras.data.pairs import calibration_pairs, evaluation_pairs
-from siamese_keras.data.splits import Split, hold_out_classes
+from siamese_keras.data.splits import Split
 from siamese_keras.errors import DataError, ModelError
 from siamese_keras.evaluation.baselines import BASELINES
+from siamese_keras.evaluation.open_set import open_set_metrics
 from siamese_keras.evaluation.report import Report, evaluate, summarize
 from siamese_keras.models.calibration import Calibration
 
@@ -292,7 +295,28 @@ def test_unseen_classes_are_reported_beside_the_others(unseen_report):
     assert found["test"]["num_pairs"] == 2 * 19 * 6
     assert set(found["one_shot"]) == {"5_way", "5_way_ci95"}  # six classes make no 10-way trials
     assert {int(c) for c in UNSEEN} == set(unseen_report.embeddings["unseen_labels"])
-    assert set(found["baselines"]["raw_pixels"]) == {"test", "retrieval", "unseen"}
+    assert set(found["baselines"]["raw_pixels"]) == {"test", "retrieval", "unseen", "open_set"}
+    assert found["open_set"]["num_classes"] == 4
+
+
+def test_the_report_of_unseen_classes_alone(sample, tiny):
+    dataset = by_class(sample)
+    report = evaluate(tiny.embed, tiny.calibration, dataset, baselines={})
+    found = report.metrics
+    assert "unseen" not in found
+    assert "test_hard" not in found  # the classes most easily confused are those of validation
+    assert found["open_set"]["num_classes"] == 3
+    assert found["open_set"] == open_set_metrics(
+        report.embeddings["test"], dataset.test.labels, tiny.calibration
+    )
+    assert "knn_accuracy" not in found["retrieval"]  # of classes that are trained on
+    assert all("open_set" in baseline for baseline in found["baselines"].values())
+    table = rows(report)
+    assert table["open set"] == "60 images of 3 classes that training did not show"
+    assert table["one-shot"] == f"{found['open_set']['one_shot']['3_way']:.4f} 3-way"
+    assert table["mAP"] == f"{found['open_set']['map']:.4f}"
+    assert "hard pairs" not in table
+    assert set(report.figures) == set(FIGURES) - {"history"}
 
 
 # Baselines
@@ -462,7 +486,12 @@ def test_save_writes_metrics_embeddings_and_figures_and_nothing_else(report, tmp
     report.save(str(folder))
     assert files(tmp_path) == {
         f"new/report/{name}"
-        for name in ("metrics.json", "embeddings.npz", *(f"figures/{f}.png" for f in FIGURES))
+        for name in (
+            "metrics.json",
+            "classes.csv",
+            "embeddings.npz",
+            *(f"figures/{f}.png" for f in FIGURES),
+        )
     }
     assert json.loads((folder / "metrics.json").read_text()) == report.metrics
     with np.load(folder / "embeddings.npz") as saved:

@@ -119,7 +119,9 @@ def test_a_semi_hard_triplet_by_hand():
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-@pytest.mark.parametrize("case", ["no same pair", "no different pair", "all distances 0", "no pair"])
+@pytest.mark.parametrize(
+    "case", ["no same pair", "no different pair", "all distances 0", "no pair"]
+)
 def test_degenerate_batches_have_finite_losses_and_gradients(function, case):
     distance = np.full((4, 4), 0.0 if case == "all distances 0" else 0.7, np.float32)
     different = 1 - np.eye(4, dtype=np.float32)

@@ -6,11 +6,13 @@ import signal
 import keras
 import numpy as np
 import pytest
+from helpers.splits import by_class
 from helpers.tiny import TINY
 
 from siamese_keras import PRESETS, Config, Dataset, SiameseKerasError, fit, load_verifier
 from siamese_keras.data.splits import Split
 from siamese_keras.errors import ArgumentError, DataError, ModelError, TrainingError
+from siamese_keras.evaluation.protocol import calibrate
 from siamese_keras.files import read_columns
 
 SHORT = dataclasses.replace(TINY, epochs=1)
@@ -333,11 +335,11 @@ def test_a_run_dir_that_is_not_empty_is_refused_before_training(sample, tmp_path
 
 
 def test_a_test_set_that_cannot_be_scored_is_refused_before_training(sample, tmp_path):
-    one = np.flatnonzero(sample.test.labels == 4)[:1]
-    lonely = sample.test.take(np.append(np.flatnonzero(sample.test.labels != 4), one))
+    _, first = np.unique(sample.test.labels, return_index=True)
+    lonely = sample.test.take(first)
     dataset = dataclasses.replace(sample, test=lonely)
     record = Record()
-    with pytest.raises(DataError, match="Class '4' has one image"):
+    with pytest.raises(DataError, match="Every class has one image"):
         fit(dataset, TINY, run_dir=tmp_path / "run", callbacks=[record], verbose=0)
     assert not record.began
     assert not (tmp_path / "run").exists()
@@ -508,3 +510,55 @@ def test_a_second_interrupt_ends_at_once_and_the_history_is_whole(sample, tmp_pa
     for values in history.values():
         assert len(values) == 2
         assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize(
+    "loss", ["multi-similarity", "semi-hard-triplet", "supervised-contrastive"]
+)
+def test_every_loss_trains_a_model_that_tells_pairs_apart(sample, loss):
+    config = dataclasses.replace(TINY, loss=loss, images_per_class=5)
+    verifier = fit(sample, config, verbose=0)
+    assert verifier.history["val_loss"][-1] < verifier.history["val_loss"][0]
+    assert verifier.evaluate(sample).metrics["test"]["roc_auc"] > 0.85
+
+
+@pytest.mark.parametrize(
+    ("settings", "images_per_class", "steps"),
+    [
+        ({}, 1, 5),  # ten classes: 50 x 50 pairs hold 5 same ones of each image
+        ({"batch_size": 10}, 4, 25),
+        ({"images_per_class": 6}, 6, 5),
+        ({"classes_per_batch": 10, "images_per_class": 4}, 4, 12),
+        ({"classes_per_batch": 25}, 1, 20),
+        ({"pairs": "random", "images_per_class": 4}, 1, 10),
+    ],
+)
+def test_batches_are_drawn_as_the_settings_say(sample, settings, images_per_class, steps):
+    record = Record()
+    config = dataclasses.replace(SHORT, **settings)
+    verifier = fit(sample, config, base_model=own_model(), callbacks=[record], verbose=0)
+    assert verifier.training["images_per_class"] == images_per_class
+    assert len(record.rates) == steps
+
+
+def test_with_many_classes_the_program_says_how_batches_are_drawn(sample, caplog):
+    with caplog.at_level("INFO", logger="siamese_keras"):
+        fit(sample, SHORT, base_model=own_model(), verbose=0)
+        assert not caplog.messages
+        config = dataclasses.replace(SHORT, batch_size=10)
+        fit(sample, config, base_model=own_model(), verbose=0)
+    (message,) = caplog.messages
+    assert message == (
+        "There are many classes: batches are drawn 4 images of a class at a time "
+        "(images_per_class)."
+    )
+
+
+def test_validation_classes_decide_and_test_classes_are_not_shown(sample):
+    dataset = by_class(sample)
+    verifier = fit(dataset, TINY, verbose=0)
+    assert verifier.calibration == calibrate(verifier.embed, dataset.validation)
+    other = dataclasses.replace(dataset, test=dataset.test.take(np.arange(len(dataset.test))[::-1]))
+    again = fit(other, TINY, verbose=0)
+    np.testing.assert_allclose(weights(again), weights(verifier), atol=1e-5)
+    assert verifier.evaluate(dataset).metrics["open_set"]["num_classes"] == 3

@@ -1,0 +1,236 @@
+"""The open-set protocol: classes that training does not show.
+
+People ask a Siamese network about classes that it has never seen. To know how well it answers,
+whole classes are held out: test classes for the report, and validation classes for threshold,
+calibration and every choice. Which ones depends on the names of the classes alone: the SHA-256 of a
+name is its place in the drawing, so that a class that is added leaves most others where they were.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import re
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from siamese_keras.data.cut import default_validation_size, in_content_order
+from siamese_keras.data.splits import Dataset, Source, Split
+from siamese_keras.errors import ArgumentError, DataError
+
+DEFAULT_SHARE = "20%"
+MIN_CLASSES = 20  # outside the test classes, of which some may then be validation classes
+_MIN_VALIDATION_CLASSES = 5
+
+
+def choose_classes(
+    unseen_classes: Sequence[str], class_names: Sequence[str], labels: np.ndarray
+) -> set[int]:
+    """Return the classes that a setting `unseen_classes` names.
+
+    Args:
+        unseen_classes: Names or numbers of classes, or a share of all classes, such as `"20%"`.
+        class_names: Names by label.
+        labels: int `[n]`, the classes of all images.
+
+    Returns:
+        Labels.
+
+    Raises:
+        ArgumentError: When a class is unknown or a share is not between 0 % and 100 %.
+    """
+    if len(unseen_classes) == 1 and (share := _share(unseen_classes[0], class_names)) is not None:
+        present = np.unique(labels).tolist()
+        return set(_drawing_order(present, class_names)[: round(share * len(present))])
+    names = [name.casefold() for name in class_names]
+    chosen = set()
+    for item in unseen_classes:
+        if item.strip().casefold() in names:  # first, since a name may be a number
+            chosen.add(names.index(item.strip().casefold()))
+        elif item.strip().isdecimal() and int(item) < len(names):
+            chosen.add(int(item))
+        else:
+            shown = ", ".join([*class_names[:20], "..."][: len(class_names)])
+            raise ArgumentError(
+                f"`unseen_classes` must be among {shown}, their numbers from 0, or a share of all "
+                f"classes such as {DEFAULT_SHARE}. Received: {item!r}"
+            )
+    return chosen
+
+
+def _share(item: str, class_names: Sequence[str]) -> float | None:
+    if item in class_names or not re.fullmatch(r"\s*\d+(\.\d*)?\s*%\s*", item):
+        return None
+    percent = float(item.strip().rstrip("%"))
+    if not 0 < percent < 100:
+        raise ArgumentError(
+            f"`unseen_classes` must be between 0% and 100%, without either. Received: {item!r}"
+        )
+    return percent / 100
+
+
+def _drawing_order(labels: Collection[int], class_names: Sequence[str]) -> list[int]:
+    def place(label: int) -> bytes:
+        return hashlib.sha256(class_names[label].encode("utf-8", "surrogateescape")).digest()
+
+    return sorted(labels, key=place)
+
+
+def hold_out_classes(
+    dataset: Dataset, unseen_classes: Sequence[str]
+) -> tuple[Dataset, Split | None]:
+    """Separate the classes to train on from those that the model is not to see.
+
+    Args:
+        dataset: All classes.
+        unseen_classes: The classes to hold out, as `choose_classes` has them; none is allowed.
+
+    Returns:
+        The dataset without these classes, and the test images of these classes, or None when none
+        are held out. Labels and `class_names` stay as they were. A dataset whose classes are cut
+        already is returned as it is.
+
+    Raises:
+        ArgumentError: When a class is unknown, or fewer than two classes are on either side.
+    """
+    if dataset.is_open_set or not unseen_classes:
+        return dataset, None
+    unseen = choose_classes(unseen_classes, dataset.class_names, dataset.train.labels)
+    held_out = sorted(unseen)
+    if len(unseen) < 2 or len(set(np.unique(dataset.train.labels)) - unseen) < 2:
+        raise ArgumentError(
+            "`unseen_classes` must hold out at least two classes and leave at least two. "
+            f"Received: {', '.join(unseen_classes)}"
+        )
+    seen: dict[str, Any] = {
+        part: split.take(~np.isin(split.labels, held_out)) for part, split in dataset.splits.items()
+    }
+    test = dataset.test.take(np.isin(dataset.test.labels, held_out))
+    return dataclasses.replace(dataset, **seen), test
+
+
+def cut_classes(
+    images: Split,
+    class_names: Sequence[str],
+    unseen_classes: Sequence[str],
+    *,
+    name: str,
+    validation_size: int,
+) -> Dataset | None:
+    """Cut images by class: all images of a class are in one split.
+
+    Classes that have an identical image are in one split as well. A class may have one image: it
+    then takes part in different pairs, and in searches as an image not to be found.
+
+    Args:
+        images: All images.
+        class_names: Names by label.
+        unseen_classes: The test classes, as `choose_classes` has them.
+        name: Name of the dataset.
+        validation_size: Images of validation classes to hold out, at least; classes are taken until
+            there are as many, and at least five classes. 0 takes a default number.
+
+    Returns:
+        The dataset, each split in the order of its images' content; None when fewer than 20 classes
+        are left, too few to take validation classes from them.
+
+    Raises:
+        ArgumentError: As `choose_classes`, or when `validation_size` does not fit.
+        DataError: When a split has no same or no different pair.
+    """
+    images, digests = in_content_order(images)
+    chosen = choose_classes(unseen_classes, class_names, images.labels)
+    present = np.unique(images.labels)
+    if len(present) - len(chosen) < MIN_CLASSES:
+        return None
+    groups = _linked_classes(images.labels, digests, class_names)
+    if _share(unseen_classes[0], class_names) is None:
+        test = {c for group in groups if chosen.intersection(group) for c in group}
+    else:
+        test = _take(groups, len(chosen))
+    in_test = np.isin(images.labels, sorted(test))
+    seen = images.take(~in_test)
+    left = [group for group in groups if not test.intersection(group)]
+    train, validation = _cut_validation(seen, left, validation_size)
+    return _checked(Dataset(train, validation, images.take(in_test), tuple(class_names), name=name))
+
+
+def cut_validation_classes(source: Source, *, name: str, validation_size: int) -> Dataset:
+    """Cut validation classes off the training classes of a source with test classes of its own.
+
+    Args:
+        source: The images; those of `source.test` are of other classes. Its own validation images
+            are taken where it has any.
+        name: Name of the dataset.
+        validation_size: As in `cut_classes`.
+
+    Raises:
+        ArgumentError: When `validation_size` does not fit.
+        DataError: When a split has no same or no different pair.
+    """
+    assert source.test is not None
+    train, digests = in_content_order(source.train)
+    test, _ = in_content_order(source.test)
+    if source.validation is not None:
+        validation, _ = in_content_order(source.validation)
+    else:
+        groups = _linked_classes(train.labels, digests, source.class_names)
+        train, validation = _cut_validation(train, groups, validation_size)
+    return _checked(Dataset(train, validation, test, source.class_names, name=name))
+
+
+def _linked_classes(
+    labels: np.ndarray, digests: Sequence[bytes], class_names: Sequence[str]
+) -> list[list[int]]:
+    """Group classes that have an identical image; groups and classes are in the drawing order."""
+    edges: list[tuple[int, int]] = []
+    for _, run in itertools.groupby(range(len(digests)), key=digests.__getitem__):
+        edges += itertools.pairwise(np.unique(labels[list(run)]).tolist())
+    rows, columns = np.array(edges, np.int64).reshape(-1, 2).T
+    size = int(labels.max()) + 1
+    graph = coo_array((np.ones(len(rows), bool), (rows, columns)), (size, size))
+    _, group_of = connected_components(graph, directed=False)
+    groups: dict[int, list[int]] = {}
+    for label in _drawing_order(np.unique(labels).tolist(), class_names):
+        groups.setdefault(int(group_of[label]), []).append(label)
+    return list(groups.values())
+
+
+def _take(groups: Collection[list[int]], number: int) -> set[int]:
+    """Return the classes of the first groups that fit into `number` classes."""
+    taken: set[int] = set()
+    for group in groups:
+        if len(taken) + len(group) <= number:
+            taken.update(group)
+    return taken
+
+
+def _cut_validation(images: Split, groups: Collection[list[int]], size: int) -> tuple[Split, Split]:
+    """Return train and validation images: about `size` of whole classes, five classes or more."""
+    count = sum(map(len, groups))
+    size = size or default_validation_size(len(images))
+    if not 2 <= size <= len(images) // 2:
+        raise ArgumentError(
+            f"`validation_size` must be between 2 and {len(images) // 2} for {len(images)} images "
+            f"of {count} classes. Received: validation_size={size}"
+        )
+    wanted = max(round(size * count / len(images)), _MIN_VALIDATION_CLASSES)
+    chosen = np.isin(images.labels, sorted(_take(groups, min(wanted, count // 2))))
+    return images.take(~chosen), images.take(chosen)
+
+
+def _checked(dataset: Dataset) -> Dataset:
+    """Return the dataset, or raise when a split has no same or no different pair."""
+    for part, split in dataset.splits.items():
+        _, count = np.unique(split.labels, return_counts=True)
+        if len(count) < 2 or count.max() < 2:
+            raise DataError(
+                f"The {part} split must have at least two classes, one of them with two images. "
+                f"Received: {len(count)} classes, the largest with {count.max(initial=0)} images"
+            )
+    return dataset

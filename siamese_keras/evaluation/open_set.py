@@ -1,0 +1,249 @@
+"""Metrics of classes that training did not show: few-shot, ranking, clustering, per class.
+
+All take embeddings and labels, of any model. Where there are very many images, a sample that does
+not change from call to call keeps the time in bounds; each function says of what.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.metrics import normalized_mutual_info_score
+from threadpoolctl import threadpool_limits
+
+from siamese_keras.errors import ArgumentError
+from siamese_keras.models.calibration import Calibration
+
+_SEED = 0
+_QUERIES = 10_000  # of a few-shot figure, at least
+_RANKED = 2_000  # queries of the mean average precision
+_CLUSTERED = 20_000_000  # images times classes, at most, or clustering takes minutes
+_CLASSES, _OTHERS = 1_000, 2_000  # of the figures per class
+_FAR = (1e-3, 1e-1)  # the false accept rates that a threshold is usually chosen for
+
+
+def open_set_metrics(
+    embeddings: np.ndarray, labels: np.ndarray, calibration: Calibration
+) -> dict[str, Any]:
+    """Evaluate embeddings of unseen classes.
+
+    Args:
+        embeddings: float `[n, embedding_dim]`.
+        labels: int `[n]`; at least two classes, one of them with two images.
+        calibration: Threshold, fitted on other classes.
+
+    Returns:
+        `num_classes`, `num_images` and `single_images`, those that are the only ones of their
+        class; `one_shot` and `five_shot`, each with `<N>_way` and `<N>_way_ci95` for N = 5, 20 and
+        all classes, as far as there are as many; `map`, the mean average precision of the whole
+        ranking; `nmi`; `opis`; and `sensitivity` and `specificity`, the means over classes, each
+        with the `_std` over classes.
+    """
+    _, count = np.unique(labels, return_counts=True)
+    found: dict[str, Any] = {
+        "num_classes": len(count),
+        "num_images": len(labels),
+        "single_images": int((count == 1).sum()),
+    }
+    for name, shots in (("one_shot", 1), ("five_shot", 5)):
+        found[name] = {}
+        possible = int((count >= shots).sum()) if (count > shots).any() else 0
+        for ways in sorted({5, 20, possible} & set(range(2, possible + 1))):
+            share, interval = few_shot(embeddings, labels, ways=ways, shots=shots, seed=_SEED)
+            found[name] |= {f"{ways}_way": share, f"{ways}_way_ci95": interval}
+    found["map"] = mean_average_precision(embeddings, labels)
+    if len(labels) * len(count) <= _CLUSTERED:
+        found["nmi"] = clustering_nmi(embeddings, labels)
+    classes = class_figures(embeddings, labels, calibration)
+    for name in ("sensitivity", "specificity"):
+        values = np.array(classes[name])
+        values = values[~np.isnan(values)]
+        found |= {name: float(values.mean()), f"{name}_std": float(values.std())}
+    found["opis"] = operating_point_inconsistency(embeddings, labels)
+    return found
+
+
+def few_shot(
+    embeddings: np.ndarray, labels: np.ndarray, *, ways: int, shots: int, seed: int
+) -> tuple[float, list[float]]:
+    """Evaluate N-way few-shot classification by the nearest class mean.
+
+    In each episode `ways` classes are drawn, and `shots` support images of each, whose mean stands
+    for the class. The other images of these classes are queries; a query is right when its class's
+    mean is nearer than all others. Classes without another image only distract. Episodes are
+    drawn until there have been 10,000 queries.
+
+    Args:
+        embeddings: float `[n, embedding_dim]`.
+        labels: int `[n]`.
+        ways: Number of classes N.
+        shots: Support images of each class; 1 is one-shot classification.
+        seed: Seed of the episodes.
+
+    Returns:
+        The share of queries that are right, and its 95 % interval by bootstrap over classes.
+
+    Raises:
+        ArgumentError: When there are too few classes, or none has an image to ask about.
+
+    Reference:
+        Snell, Swersky & Zemel, "Prototypical Networks for Few-shot Learning" (2017).
+    """
+    rng = np.random.default_rng((seed, ways, shots))
+    present, of, count = np.unique(labels, return_inverse=True, return_counts=True)
+    usable = np.flatnonzero(count >= shots)
+    if len(usable) < ways or count.max() <= shots:
+        raise ArgumentError(
+            f"{ways}-way {shots}-shot classification needs {ways} classes of {shots} images and "
+            f"one more image. Received: {len(usable)} such classes, the largest of {count.max()}"
+        )
+    asked, right = np.zeros((2, len(present)), np.int64)
+    while asked.sum() < _QUERIES:
+        chosen = rng.permutation(usable)[:ways]
+        place = np.full(len(present), -1)
+        place[chosen] = np.arange(ways)
+        images = rng.permutation(np.flatnonzero(place[of] >= 0))
+        images = images[np.argsort(of[images], kind="stable")]
+        own = place[of[images]]
+        rank = np.arange(len(images)) - np.searchsorted(of[images], of[images])
+        support, queries = images[rank < shots], images[rank >= shots]
+        if not len(queries):
+            continue
+        means = np.zeros((ways, embeddings.shape[1]))
+        np.add.at(means, own[rank < shots], embeddings[support] / shots)
+        queries = rng.permutation(queries)[:_QUERIES]
+        for block in np.array_split(queries, -(-len(queries) * ways // 5_000_000)):
+            distance = _squared_distances(embeddings[block], means)
+            rows, target = np.arange(len(block)), place[of[block]]
+            to_own = distance[rows, target].copy()
+            distance[rows, target] = np.inf
+            won = to_own < distance.min(axis=1)
+            np.add.at(asked, of[block], 1)
+            np.add.at(right, of[block], won)
+    return float(right.sum() / asked.sum()), _interval(right, asked, rng)
+
+
+def _interval(right: np.ndarray, asked: np.ndarray, rng: np.random.Generator) -> list[float]:
+    """Return the 95 % interval of a share by bootstrap over classes."""
+    right, asked = right[asked > 0], asked[asked > 0]
+    drawn = rng.integers(0, len(asked), (500, len(asked)))
+    shares = right[drawn].sum(axis=1) / asked[drawn].sum(axis=1)
+    return [float(q) for q in np.quantile(shares, [0.025, 0.975])]
+
+
+def _squared_distances(queries: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return float64 `[queries, others]`; exactly 0 for equal vectors is not guaranteed."""
+    queries, others = queries.astype(np.float64), others.astype(np.float64)
+    squares = np.square(queries).sum(axis=1)[:, np.newaxis] + np.square(others).sum(axis=1)
+    return np.maximum(squares - 2 * queries @ others.T, 0)
+
+
+def mean_average_precision(embeddings: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean average precision of ranking all other images by their distance, in [0, 1].
+
+    Images without another one of their class are not queries, but are found by others. Of more than
+    2,000 queries a sample is taken.
+    """
+    _, of, count = np.unique(labels, return_inverse=True, return_counts=True)
+    queries = np.flatnonzero(count[of] > 1)
+    queries = np.sort(np.random.default_rng(_SEED).permutation(queries)[:_RANKED])
+    total = 0.0
+    for block in np.array_split(queries, -(-len(queries) * len(labels) // 5_000_000)):
+        distance = _squared_distances(embeddings[block], embeddings)
+        distance[np.arange(len(block)), block] = np.inf  # a query is not its own neighbor
+        order = np.argsort(distance, axis=1, kind="stable")[:, :-1]
+        hits = of[order] == of[block][:, np.newaxis]
+        precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
+        total += float(((precision * hits).sum(axis=1) / hits.sum(axis=1)).sum())
+    return total / len(queries)
+
+
+def clustering_nmi(embeddings: np.ndarray, labels: np.ndarray) -> float:
+    """Return the normalized mutual information of classes and k-means clusters, in [0, 1].
+
+    As many clusters as classes, from one start. Both steps are scikit-learn's.
+    """
+    number = len(np.unique(labels))
+    with threadpool_limits(1):  # its threads wait for each other
+        clusters = KMeans(number, n_init=1, random_state=_SEED).fit_predict(embeddings)
+    return float(normalized_mutual_info_score(labels, clusters))
+
+
+def class_figures(
+    embeddings: np.ndarray, labels: np.ndarray, calibration: Calibration
+) -> dict[str, list[Any]]:
+    """Return figures of each class: how well one threshold fits it.
+
+    Args:
+        embeddings: float `[n, embedding_dim]`.
+        labels: int `[n]`.
+        calibration: The threshold.
+
+    Returns:
+        Columns of equal length: `label`; `images`; `sensitivity`, the share of its same pairs that
+        are accepted, NaN for a class of one image; `specificity`, the share of its different pairs
+        that are rejected. Of more than 1,000 classes, or 2,000 other images, samples are taken.
+    """
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("label", "images", "sensitivity", "specificity")
+    }
+    for label, images, same, different in _class_distances(embeddings, labels):
+        accepted = calibration.same(same)
+        columns["label"].append(label)
+        columns["images"].append(images)
+        columns["sensitivity"].append(float(accepted.mean()) if len(same) else float("nan"))
+        columns["specificity"].append(float(1 - calibration.same(different).mean()))
+    return columns
+
+
+def _class_distances(
+    embeddings: np.ndarray, labels: np.ndarray
+) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
+    """Return label, images, same distances and different distances of each class."""
+    rng = np.random.default_rng(_SEED)
+    present, of, count = np.unique(labels, return_inverse=True, return_counts=True)
+    others = np.sort(rng.permutation(len(labels))[:_OTHERS])
+    found = []
+    for index in np.sort(rng.permutation(len(present))[:_CLASSES]).tolist():
+        members = rng.permutation(np.flatnonzero(of == index))[:100]
+        within = np.sqrt(_squared_distances(embeddings[members], embeddings[members]))
+        outside = np.sqrt(
+            _squared_distances(embeddings[members], embeddings[others[of[others] != index]])
+        )
+        same = within[np.triu_indices(len(members), 1)]
+        found.append((int(present[index]), int(count[index]), same, outside.ravel()))
+    return found
+
+
+def operating_point_inconsistency(embeddings: np.ndarray, labels: np.ndarray) -> float:
+    """Return how differently one threshold serves the classes: 0 when it serves all alike.
+
+    The operating-point-inconsistency score (OPIS): the utility of a class at a threshold is the
+    harmonic mean of its sensitivity and its specificity; the score is the variance of the utility
+    over classes, averaged over the thresholds whose false accept rate over all classes is between
+    0.001 and 0.1. Of more than 1,000 classes, or 2,000 other images, samples are taken.
+
+    Args:
+        embeddings: float `[n, embedding_dim]`.
+        labels: int `[n]`; classes of one image do not count.
+
+    Returns:
+        The score, in [0, 1/4].
+
+    Reference:
+        Zhang et al., "Threshold-Consistent Margin Loss for Open-World Deep Metric Learning" (2023),
+        arXiv 2307.04047.
+    """
+    classes = [group for group in _class_distances(embeddings, labels) if len(group[2])]
+    lowest, highest = np.quantile(np.concatenate([c[3] for c in classes]), _FAR)
+    thresholds = np.linspace(lowest, highest, 101)
+    utility = []
+    for _, _, same, different in classes:
+        sensitivity = np.searchsorted(np.sort(same), thresholds, side="right") / len(same)
+        rejected = np.searchsorted(np.sort(different), thresholds, side="right") / len(different)
+        specificity = 1 - rejected
+        total = sensitivity + specificity
+        utility.append(2 * sensitivity * specificity / np.where(total > 0, total, 1))
+    return float(np.var(utility, axis=0).mean())
