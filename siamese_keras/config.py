@@ -124,6 +124,33 @@ class Config:
         False, "base model", "average the embeddings of an image and its mirror image"
     )
 
+    backbone: str = _option(
+        "",
+        "pretrained backbone",
+        "model of keras.applications, such as efficientnet_v2_b0, or .keras file, whose features "
+        "take the place of the architecture's",
+    )
+    weights: str = _option(
+        "imagenet",
+        "pretrained backbone",
+        "imagenet (Keras downloads them), a file of weights, or none; a .keras file has its own",
+    )
+    backbone_stages: int = _option(
+        1,
+        "pretrained backbone",
+        "stages, from the last one, that give features: layers of one resolution are a stage",
+        at_least=1,
+    )
+    fine_tune: int = _option(
+        0,
+        "pretrained backbone",
+        "epochs that train the backbone too, after those of the layers behind it",
+        at_least=0,
+    )
+    fine_tune_learning_rate: float = _option(
+        1e-5, "pretrained backbone", "learning rate of these epochs", above=0
+    )
+
     loss: LossKind = _option("contrastive", "loss", "loss; all but contrastive need pairs all")
     margin: float = _option(
         1.2, "loss", "contrastive: distance beyond which different pairs cost nothing", above=0
@@ -176,10 +203,15 @@ class Config:
                 f"left ones. Received: classes_per_batch={self.classes_per_batch}, "
                 f"images_per_class={self.images_per_class}"
             )
-        if self.kept_features and self.architecture not in ("cnn", "resnet"):
+        if self.kept_features and (self.backbone or self.architecture not in ("cnn", "resnet")):
             raise ArgumentError(
                 "`kept_features` needs the architecture cnn or resnet. Received: "
-                f"kept_features={self.kept_features}, architecture={self.architecture!r}"
+                f"kept_features={self.kept_features}, "
+                + (f"backbone={self.backbone!r}" if self.backbone else f"{self.architecture=}"[5:])
+            )
+        if self.fine_tune and not self.backbone:
+            raise ArgumentError(
+                f"`fine_tune` needs a `backbone`. Received: fine_tune={self.fine_tune}"
             )
 
     def base_model_options(self) -> dict[str, Any]:

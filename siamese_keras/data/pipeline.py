@@ -113,9 +113,49 @@ def pair_pipeline(
             than two classes or none has two images.
     """
     split = Split(images, labels)  # checked here and not in a background thread
-    images, labels = split.images, split.labels
-    check_labels(labels)
     check_choice("augment", augment, Augmentation)
+    return pairs_of(
+        split.images,
+        split.labels,
+        kind=kind,
+        batch_size=batch_size,
+        seed=seed,
+        epochs=epochs,
+        first_epoch=first_epoch,
+        augment=augment,
+        images_per_class=images_per_class,
+    )
+
+
+def pairs_of(
+    values: np.ndarray,
+    labels: np.ndarray,
+    *,
+    kind: PairKind,
+    batch_size: int,
+    seed: int,
+    epochs: int = 1,
+    first_epoch: int = 0,
+    augment: Augmentation = "none",
+    images_per_class: int = 1,
+) -> tf.data.Dataset:
+    """Make the pairs of images, or of what stands for them, such as features.
+
+    Args:
+        values: `[n, ...]`, of each image; images when `augment` is not `"none"`.
+        labels: int `[n]`.
+        kind: As in `pair_pipeline`, like all others.
+        batch_size: As in `pair_pipeline`.
+        seed: As in `pair_pipeline`.
+        epochs: As in `pair_pipeline`.
+        first_epoch: As in `pair_pipeline`.
+        augment: As in `pair_pipeline`.
+        images_per_class: As in `pair_pipeline`.
+
+    Returns:
+        As `pair_pipeline`, with the values in place of images.
+    """
+    check_labels(labels)
     steps = steps_per_epoch(kind, labels, batch_size)
 
     def index_batches() -> Iterator[tuple[np.ndarray, np.ndarray, tuple[int, int]]]:
@@ -128,12 +168,12 @@ def pair_pipeline(
                 yield left[batch], right[batch], (seed, epoch * steps + step)
 
     # The tensors are made here, once; made inside `gather` they would be copied into its graph.
-    image_tensor, label_tensor = tf.constant(images), tf.constant(labels)
+    value_tensor, label_tensor = tf.constant(values), tf.constant(labels)
 
     def gather(
         left: tf.Tensor, right: tf.Tensor, batch_seed: tf.Tensor
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        inputs = {"left": tf.gather(image_tensor, left), "right": tf.gather(image_tensor, right)}
+        inputs = {"left": tf.gather(value_tensor, left), "right": tf.gather(value_tensor, right)}
         seeds = tf.unstack(tf.random.split(batch_seed, 2))
         inputs = {
             side: augment_images(inputs[side], side_seed, augment)

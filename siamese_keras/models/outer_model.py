@@ -33,8 +33,22 @@ def build_outer_model(base: keras.Model, *, all_pairs: bool = False) -> keras.Mo
             "A base model must map [batch, height, width, channels] to [batch, embedding_dim]. "
             f"Received: {shapes[0]} to {shapes[1]}"
         )
-    left = keras.Input(base.input_shape[1:], dtype="uint8", name="left")
-    right = keras.Input(base.input_shape[1:], dtype="uint8", name="right")
+    return pair_model(base, all_pairs=all_pairs, dtype="uint8")
+
+
+def pair_model(base: keras.Model, *, all_pairs: bool, dtype: str) -> keras.Model:
+    """Build the outer model of a model whose inputs need not be images.
+
+    Args:
+        base: Any functional model with one input that ends in an embedding.
+        all_pairs: As in `build_outer_model`.
+        dtype: Type of the inputs.
+
+    Returns:
+        As `build_outer_model`.
+    """
+    left = keras.Input(base.input_shape[1:], dtype=dtype, name="left")
+    right = keras.Input(base.input_shape[1:], dtype=dtype, name="right")
     # A Lambda layer, as in the classic exercise. Its function has a name and is registered with
     # Keras, so that a saved model can be loaded in safe mode.
     distance = layers.Lambda(

@@ -6,7 +6,8 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,13 +15,14 @@ import numpy as np
 from siamese_keras.config import Config, as_config
 from siamese_keras.data.open_set import hold_out_classes
 from siamese_keras.data.pairs import check_labels
-from siamese_keras.data.pipeline import choose_images_per_class, pair_pipeline, steps_per_epoch
+from siamese_keras.data.pipeline import choose_images_per_class, pairs_of, steps_per_epoch
 from siamese_keras.data.splits import Dataset
 from siamese_keras.errors import ArgumentError, SiameseKerasError, TrainingError
 from siamese_keras.evaluation.protocol import calibrate
 from siamese_keras.files import new_folder
-from siamese_keras.models.base_model import build_base_model, extend_base_model
-from siamese_keras.models.outer_model import build_outer_model
+from siamese_keras.models.backbone import build_backbone, build_head, unfreeze, with_head
+from siamese_keras.models.base_model import average_flipped, build_base_model, extend_base_model
+from siamese_keras.models.outer_model import build_outer_model, pair_model
 from siamese_keras.runs import save_models
 from siamese_keras.training.batch_losses import (
     MultiSimilarityLoss,
@@ -38,6 +40,7 @@ _log = logging.getLogger(__name__)
 
 # Validation pairs are the same in every epoch and for every seed; no training has this seed.
 _VALIDATION_SEED = 2**31
+_FEATURE_BATCH = 64
 
 
 def fit(
@@ -94,14 +97,13 @@ def fit(
     folder = None if run_dir is None else new_folder(run_dir)
 
     keras.utils.set_random_seed(config.seed)
-    base, extend = _base_model(config, seen, base_model)
     written: list[keras.callbacks.Callback] = []
     if folder is not None:
         written.append(HistoryFile(folder / "history.csv"))
         if tensorboard:
             written.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
-    history, facts = _fit_base_model(base, config, seen, [*callbacks, *written], verbose)
-    base = extend(base)
+    fit_model = _fit_with_backbone if config.backbone and base_model is None else _fit_whole
+    base, history, facts = fit_model(config, seen, base_model, [*callbacks, *written], verbose)
     outer = build_outer_model(base)
     verifier = Verifier.of_model(
         outer,
@@ -123,10 +125,18 @@ def fit(
     return verifier
 
 
-def _base_model(
-    config: Config, dataset: Dataset, base_model: keras.Model | None
-) -> tuple[keras.Model, Callable[[keras.Model], keras.Model]]:
-    """Return the base model to train, and what extends it afterwards.
+# What the training of a model reports: of each figure the value after every epoch, and facts.
+_Fitted = tuple[dict[str, list[float]], dict[str, Any]]
+
+
+def _fit_whole(
+    config: Config,
+    dataset: Dataset,
+    base_model: keras.Model | None,
+    callbacks: Sequence[keras.callbacks.Callback],
+    verbose: str | int,
+) -> tuple[keras.Model, dict[str, list[float]], dict[str, Any]]:
+    """Fit the base model that `config` describes, or one that is given.
 
     Kept features and flip averaging come in after the training, which is of the embedding alone and
     would take twice as long with both views of an image.
@@ -134,33 +144,96 @@ def _base_model(
     options = config.base_model_options()
     extensions = {name: options.pop(name) for name in ("kept_features", "flip_averaging")}
 
-    def extend(base: keras.Model) -> keras.Model:
+    def extended(base: keras.Model) -> keras.Model:
         return extend_base_model(base, **extensions, unit_length=config.unit_length)
 
     if base_model is None:
-        return build_base_model(dataset.image_shape, **options), extend
-    shape = getattr(base_model, "input_shape", None)  # a subclassed or an unbuilt model has none
-    if shape is None or tuple(shape[1:]) != dataset.image_shape:
-        raise ArgumentError(
-            "`base_model` must be a functional model that takes images of "
-            f"{dataset.image_shape}, as the dataset has them. Received: input_shape={shape}"
+        base = build_base_model(dataset.image_shape, **options)
+    else:
+        base = base_model
+        shape = getattr(base, "input_shape", None)  # a subclassed or an unbuilt model has none
+        if shape is None or tuple(shape[1:]) != dataset.image_shape:
+            raise ArgumentError(
+                "`base_model` must be a functional model that takes images of "
+                f"{dataset.image_shape}, as the dataset has them. Received: input_shape={shape}"
+            )
+        extended(base)  # raises now, not after the training, when that cannot be done
+    outer = build_outer_model(base, all_pairs=config.pairs == "all")
+    values = {part: split.images for part, split in dataset.splits.items() if part != "test"}
+    history, facts = _fit_pairs(outer, values, config, dataset, callbacks, verbose)
+    return extended(base), history, facts
+
+
+def _fit_with_backbone(
+    config: Config,
+    dataset: Dataset,
+    _: None,
+    callbacks: Sequence[keras.callbacks.Callback],
+    verbose: str | int,
+) -> tuple[keras.Model, dict[str, list[float]], dict[str, Any]]:
+    """Fit a head on features of a backbone, each computed once, then both together."""
+    started = time.perf_counter()
+    all_pairs = config.pairs == "all"
+    backbone = build_backbone(
+        config.backbone,
+        dataset.image_shape,
+        weights=config.weights,
+        stages=config.backbone_stages,
+    )
+    images = {part: split.images for part, split in dataset.splits.items() if part != "test"}
+    number = sum(map(len, images.values()))
+    _log.info("Computing the features of %d images with %s.", number, config.backbone)
+    features = {
+        part: backbone.predict(values, batch_size=_FEATURE_BATCH, verbose=0)
+        for part, values in images.items()
+    }
+    head = build_head(
+        features["train"],
+        units=config.units,
+        dropout=config.dropout,
+        embedding_dim=config.embedding_dim,
+        embedding_activation=config.embedding_activation,
+        unit_length=config.unit_length,
+    )
+    outer = pair_model(head, all_pairs=all_pairs, dtype="float32")
+    plain = dataclasses.replace(config, augment="none")
+    history, facts = _fit_pairs(outer, features, plain, dataset, callbacks, verbose)
+    base = with_head(backbone, head)
+    if config.fine_tune and not facts["interrupted"]:
+        unfreeze(backbone)
+        tuning = dataclasses.replace(
+            config,
+            epochs=config.fine_tune,
+            learning_rate=config.fine_tune_learning_rate,
+            optimizer="adam",
+            schedule="constant",
         )
-    extend(base_model)  # raises now, not after the training, when that cannot be done
-    return base_model, extend
+        more, facts = _fit_pairs(
+            build_outer_model(base, all_pairs=all_pairs), images, tuning, dataset, callbacks,
+            verbose, first_epoch=config.epochs,
+        )  # fmt: skip
+        history = {name: values + more.get(name, []) for name, values in history.items()}
+    if config.flip_averaging:
+        base = average_flipped(base, unit_length=config.unit_length)
+    facts["fit_seconds"] = round(time.perf_counter() - started, 2)
+    facts["epochs"] = len(history["loss"])
+    return base, history, facts
 
 
-def _fit_base_model(
-    base: keras.Model,
+def _fit_pairs(
+    outer: keras.Model,
+    values: Mapping[str, np.ndarray],
     config: Config,
     dataset: Dataset,
     callbacks: Sequence[keras.callbacks.Callback],
     verbose: str | int,
-) -> tuple[dict[str, list[float]], dict[str, object]]:
-    """Fit `base` inside an outer model, and return the history and the facts of the training."""
-    outer = build_outer_model(base, all_pairs=config.pairs == "all")
-    train, validation = dataset.train, dataset.validation
-    batch_size, images_per_class = _batches(config, train.labels)
-    steps = steps_per_epoch(config.pairs, train.labels, batch_size)
+    *,
+    first_epoch: int = 0,
+) -> _Fitted:
+    """Fit an outer model to pairs of `values`, images or features of the splits by name."""
+    labels = {part: dataset.splits[part].labels for part in values}
+    batch_size, images_per_class = _batches(config, labels["train"])
+    steps = steps_per_epoch(config.pairs, labels["train"], batch_size)
     planned = steps * config.epochs
     outer.compile(
         optimizer=build_optimizer(
@@ -169,37 +242,37 @@ def _fit_base_model(
         loss=_loss(config),
         metrics=pair_metrics(config.margin, config.positive_margin),
     )
-    training_pairs = pair_pipeline(
-        train.images,
-        train.labels,
-        kind=config.pairs,
-        batch_size=batch_size,
+    shape: dict[str, Any] = {
+        "kind": config.pairs,
+        "batch_size": batch_size,
+        "images_per_class": images_per_class,
+    }
+    training_pairs = pairs_of(
+        values["train"],
+        labels["train"],
         seed=config.seed,
-        epochs=config.epochs,
+        epochs=first_epoch + config.epochs,
+        first_epoch=first_epoch,
         augment=config.augment,
-        images_per_class=images_per_class,
+        **shape,
     )
-    validation_pairs = pair_pipeline(
-        validation.images,
-        validation.labels,
-        kind=config.pairs,
-        batch_size=batch_size,
-        seed=_VALIDATION_SEED,
-        images_per_class=images_per_class,
+    validation_pairs = pairs_of(
+        values["validation"], labels["validation"], seed=_VALIDATION_SEED, **shape
     )
     started = time.perf_counter()
     outer.optimizer.build(outer.trainable_variables)  # or the step would be traced twice
     with bfloat16_convolutions(config.bfloat16) as bfloat16, StopOnInterrupt() as stop:
         fitted = outer.fit(
             training_pairs,
-            epochs=config.epochs,
+            epochs=first_epoch + config.epochs,
+            initial_epoch=first_epoch,
             steps_per_epoch=steps,
             validation_data=validation_pairs.cache(),
             callbacks=[*callbacks, CollapseMonitor(config.margin), stop],
             shuffle=False,  # the pipeline does
             verbose=verbose,
         )
-    history = {name: [float(v) for v in values] for name, values in fitted.history.items()}
+    history = {name: [float(v) for v in found] for name, found in fitted.history.items()}
     return history, {
         "fit_seconds": round(time.perf_counter() - started, 2),
         "epochs": len(history.get("loss", ())),

@@ -14,6 +14,7 @@ from siamese_keras.data.splits import Split
 from siamese_keras.errors import ArgumentError, DataError, ModelError, TrainingError
 from siamese_keras.evaluation.protocol import calibrate
 from siamese_keras.files import read_columns
+from siamese_keras.models.backbone import build_backbone
 
 SHORT = dataclasses.replace(TINY, epochs=1)
 STEPS = 5  # of an epoch of TINY: 500 train images, 50 left and 50 right ones in a batch
@@ -562,3 +563,78 @@ def test_validation_classes_decide_and_test_classes_are_not_shown(sample):
     again = fit(other, TINY, verbose=0)
     np.testing.assert_allclose(weights(again), weights(verifier), atol=1e-5)
     assert verifier.evaluate(dataset).metrics["open_set"]["num_classes"] == 3
+
+
+@pytest.fixture(scope="module")
+def backbone_file(tmp_path_factory):
+    """A network of three stages, of random weights, as a file."""
+    keras.utils.set_random_seed(5)
+    image = keras.Input((28, 28, 3))
+    x = keras.layers.Rescaling(1 / 255)(image)
+    for channels in (8, 12, 16):
+        x = keras.layers.Conv2D(channels, 3, strides=2, padding="same", activation="relu")(x)
+        x = keras.layers.BatchNormalization()(x)
+    path = tmp_path_factory.mktemp("backbone") / "network.keras"
+    keras.Model(image, x).save(path)
+    return path
+
+
+def network_weights(model):
+    """The weights of the backbone's own layers by kind: convolutions, batch normalization."""
+    network = model.get_layer("backbone").get_layer("network")
+    return {
+        kind: [
+            weight.numpy()
+            for layer in network.layers
+            if isinstance(layer, kind)
+            for weight in layer.weights
+        ]
+        for kind in (keras.layers.Conv2D, keras.layers.BatchNormalization)
+    }
+
+
+@pytest.mark.parametrize("fine_tune", [0, 2])
+def test_a_head_is_trained_on_features_of_a_backbone(sample, backbone_file, tmp_path, fine_tune):
+    config = dataclasses.replace(
+        TINY,
+        backbone=str(backbone_file),
+        backbone_stages=2,
+        embedding_dim=16,
+        fine_tune=fine_tune,
+        fine_tune_learning_rate=1e-3,
+    )
+    verifier = fit(sample, config, run_dir=tmp_path / "run", verbose=0)
+    assert verifier.evaluate(sample).metrics["test"]["roc_auc"] > 0.75
+    epochs = TINY.epochs + fine_tune
+    assert verifier.training["epochs"] == epochs
+    assert {len(values) for values in verifier.history.values()} == {epochs}
+    assert read_columns(tmp_path / "run" / "history.csv") == verifier.history
+
+    original = build_backbone(str(backbone_file), (28, 28, 1), stages=2)
+    before = network_weights(keras.Sequential([original]))
+    after = network_weights(verifier.base_model)
+    convolution, normalization = keras.layers.Conv2D, keras.layers.BatchNormalization
+    for old, new in zip(before[normalization], after[normalization], strict=True):
+        np.testing.assert_array_equal(new, old)  # its statistics as well
+    changed = [
+        not np.array_equal(new, old)
+        for old, new in zip(before[convolution], after[convolution], strict=True)
+    ]
+    assert all(changed) if fine_tune else not any(changed)
+
+    again = load_verifier(tmp_path / "run")
+    images = sample.test.images
+    expected = verifier.distance(images[:20], images[20:40])
+    np.testing.assert_allclose(again.distance(images[:20], images[20:40]), expected, atol=1e-5)
+    exported = load_verifier(verifier.export(tmp_path / "models" / "pretrained"))
+    np.testing.assert_allclose(exported.distance(images[:20], images[20:40]), expected, atol=1e-5)
+
+
+def test_what_does_not_go_with_a_backbone_is_refused(sample, backbone_file):
+    config = dataclasses.replace(TINY, backbone=str(backbone_file), backbone_stages=9)
+    with pytest.raises(ArgumentError, match="`backbone_stages` must be at most 3"):
+        fit(sample, config, verbose=0)
+    with pytest.raises(ArgumentError, match="`kept_features` needs the architecture cnn or resnet"):
+        dataclasses.replace(config, kept_features=0.5)
+    with pytest.raises(ArgumentError, match="`fine_tune` needs a `backbone`"):
+        dataclasses.replace(TINY, fine_tune=2)
