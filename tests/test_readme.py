@@ -42,6 +42,13 @@ def test_python_blocks_run_in_order(sample, server, tmp_path, monkeypatch, capsy
     assert names["outer"].count_params() == verifier.outer_model.count_params()
 
 
+def test_the_example_of_the_losses_runs():
+    text = (ROOT / "docs" / "losses.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(example, names := {})
+    assert len(names["model"].history.history["loss"]) == 1
+
+
 def commands():
     for block in blocks("sh"):
         for line in block.splitlines():
