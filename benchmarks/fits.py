@@ -5,20 +5,23 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
 
-from siamese_keras import PRESETS, Dataset
+from siamese_keras import PRESETS, Config, Dataset
 from siamese_keras import fit as fit_verifier
+from siamese_keras.config import as_config
 from siamese_keras.data.pairs import balanced_pairs
 from siamese_keras.data.pipeline import steps_per_epoch
 from siamese_keras.models.embedder import KerasEmbedder
 
 _SNAPSHOTS = 20  # of a fit, by default
 _ADAM_RATE = 1.5e-2  # the best peak rate for Adam with the network of `fast`
+_ADAM_RATE_MULTI_SIMILARITY = 5e-3  # and for multi-similarity loss on many classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,9 +95,11 @@ class _Snapshots(keras.callbacks.Callback):
         return Fit(seconds, images, pairs, snapshots, embed_with)
 
 
-def fit_preset(name: str, dataset: Dataset, seed: int, *, snapshots: int = _SNAPSHOTS) -> Fit:
-    """Fit a preset of ours, and keep its weights so many times."""
-    config = dataclasses.replace(PRESETS[name], seed=seed)
+def fit_preset(
+    preset: str | Config, dataset: Dataset, seed: int, *, snapshots: int = _SNAPSHOTS
+) -> Fit:
+    """Fit a preset of ours, or other settings, and keep its weights so many times."""
+    config = dataclasses.replace(as_config(preset), seed=seed)
     kept = _Snapshots(snapshots)
     verifier = fit_verifier(dataset, config, callbacks=[kept], verbose=0)
     steps = config.epochs * steps_per_epoch(config.pairs, dataset.train.labels, config.batch_size)
@@ -187,15 +192,7 @@ def fit_metric_learning(dataset: Dataset, seed: int, *, like_fast: bool) -> Fit:
     config = PRESETS["fast"]
     batch_size = 2 * config.batch_size
     epochs = config.epochs if like_fast else 5
-    widths = config.filters
-    modules: list[torch.nn.Module] = []
-    for before, width in zip((1, *widths), widths, strict=False):
-        convolution = torch.nn.Conv2d(before, width, 3, padding=1, bias=False)
-        torch.nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-        pool = torch.nn.MaxPool2d(2, ceil_mode=True)
-        modules += [convolution, pool, torch.nn.BatchNorm2d(width), torch.nn.ReLU()]
-    modules += [torch.nn.Flatten(), torch.nn.Linear(4 * 4 * widths[-1], config.embedding_dim)]
-    network = torch.nn.Sequential(*modules).to(memory_format=torch.channels_last)
+    network = torch_cnn(config, dataset.image_shape)
     images, labels = dataset.train.images, dataset.train.labels
     steps = len(images) // batch_size
     loss, optimizer = ContrastiveLoss(), torch.optim.Adam(network.parameters(), 1e-3)
@@ -230,16 +227,107 @@ def fit_metric_learning(dataset: Dataset, seed: int, *, like_fast: bool) -> Fit:
                 keep()
     keep()
 
-    def embed_with(weights: Any, batch: np.ndarray) -> np.ndarray:
-        network.load_state_dict(weights)
-        network.eval()
-        with torch.no_grad():
-            parts = [
-                torch.nn.functional.normalize(network(part.permute(0, 3, 1, 2) / 255))
-                for part in torch.from_numpy(batch.astype(np.float32)).split(500)
-            ]
-        return torch.cat(parts).numpy()
-
     seen = steps * epochs * batch_size
     pairs = steps * epochs * batch_size * (batch_size - 1) // 2
-    return Fit(snapshots[-1][0], seen, pairs, snapshots, embed_with)
+    return Fit(snapshots[-1][0], seen, pairs, snapshots, partial(embed_in_torch, network))
+
+
+def torch_cnn(config: Config, image_shape: tuple[int, int, int]) -> Any:
+    """Build the base model of architecture `cnn` in PyTorch, without the scaling to length 1."""
+    import torch
+
+    height, width, channels = image_shape
+    modules: list[torch.nn.Module] = []
+    for before, filters in zip((channels, *config.filters), config.filters, strict=False):
+        convolution = torch.nn.Conv2d(before, filters, 3, padding=1, bias=False)
+        torch.nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        pool = torch.nn.MaxPool2d(2, ceil_mode=True)
+        modules += [convolution, pool, torch.nn.BatchNorm2d(filters), torch.nn.ReLU()]
+        height, width = -(-height // 2), -(-width // 2)
+    features = height * width * config.filters[-1]
+    modules += [torch.nn.Flatten(), torch.nn.Linear(features, config.embedding_dim)]
+    return torch.nn.Sequential(*modules).to(memory_format=torch.channels_last)
+
+
+def embed_in_torch(network: Any, weights: Any, images: np.ndarray) -> np.ndarray:
+    """Embed uint8 images with a PyTorch network with such weights."""
+    import torch
+
+    network.load_state_dict(weights)
+    network.eval()
+    with torch.no_grad():
+        parts = [
+            torch.nn.functional.normalize(network(part.permute(0, 3, 1, 2) / 255))
+            for part in torch.from_numpy(images.astype(np.float32)).split(500)
+        ]
+    return torch.cat(parts).numpy()
+
+
+def fit_metric_learning_per_class(config: Config, dataset: Dataset, seed: int) -> Fit:
+    """Fit a network in PyTorch Metric Learning with several images of each class in a batch.
+
+    Its `MultiSimilarityLoss` and `MultiSimilarityMiner` on the batches of its `MPerClassSampler`,
+    4 images of each class, with the network, the shifts, the batch size and the number of steps of
+    `config`, Adam and PyTorch's `OneCycleLR`.
+    """
+    import torch
+    from pytorch_metric_learning.losses import MultiSimilarityLoss
+    from pytorch_metric_learning.miners import MultiSimilarityMiner
+    from pytorch_metric_learning.samplers import MPerClassSampler
+
+    torch.manual_seed(seed)
+    np.random.seed(seed)  # of the sampler
+    torch.set_flush_denormal(True)
+    network = torch_cnn(config, dataset.image_shape)
+    images, labels = dataset.train.images, dataset.train.labels
+    batch_size = 2 * config.batch_size
+    steps = len(images) // batch_size
+    loss, miner = MultiSimilarityLoss(), MultiSimilarityMiner()
+    optimizer = torch.optim.Adam(network.parameters(), _ADAM_RATE_MULTI_SIMILARITY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, _ADAM_RATE_MULTI_SIMILARITY, total_steps=steps * config.epochs, pct_start=0.25
+    )
+    x = torch.from_numpy(images).permute(0, 3, 1, 2)
+    y = torch.from_numpy(labels.astype(np.int64))
+    due = _due(steps * config.epochs)
+    snapshots: list[tuple[float, Any]] = []
+
+    def keep() -> None:
+        weights = {name: value.clone() for name, value in network.state_dict().items()}
+        snapshots.append((time.perf_counter() - started, weights))
+
+    started = time.perf_counter()
+    keep()
+    for epoch in range(config.epochs):
+        sampler = MPerClassSampler(labels, 4, batch_size, length_before_new_iter=len(images))
+        order = torch.tensor(list(sampler))
+        for step in range(steps):
+            batch = order[step * batch_size : (step + 1) * batch_size]
+            pixels = x[batch].to(torch.float32, memory_format=torch.channels_last) / 255
+            if config.augment == "shift":
+                pixels = _shifted(pixels)
+            optimizer.zero_grad()
+            embeddings = network(pixels)
+            loss(embeddings, y[batch], miner(embeddings, y[batch])).backward()
+            optimizer.step()
+            schedule.step()
+            if epoch * steps + step + 1 in due:
+                keep()
+    keep()
+    seen = steps * config.epochs * batch_size
+    pairs = steps * config.epochs * batch_size * (batch_size - 1) // 2
+    return Fit(snapshots[-1][0], seen, pairs, snapshots, partial(embed_in_torch, network))
+
+
+def _shifted(pixels: Any) -> Any:
+    """Shift each image by up to 2 pixels each way, as `augment="shift"` does."""
+    import torch
+
+    _, _, height, width = pixels.shape
+    padded = torch.nn.functional.pad(pixels, (2, 2, 2, 2))
+    row, column = torch.randint(0, 5, (2, len(pixels), 1))
+    rows = (row + torch.arange(height))[:, None, :, None]
+    columns = (column + torch.arange(width))[:, None, None, :]
+    image = torch.arange(len(pixels))[:, None, None, None]
+    channel = torch.arange(pixels.shape[1])[None, :, None, None]
+    return padded[image, channel, rows, columns]

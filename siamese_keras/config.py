@@ -300,6 +300,24 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
             learning_rate=1e-3,
             bfloat16=False,
         ),
+        # For many classes with few images each, and for classes that training does not show.
+        "many-classes": Config(
+            augment="shift",
+            embedding_dim=256,
+            loss="multi-similarity",
+            epochs=60,
+        ),
+        # The same on features of a network that was trained on ImageNet.
+        "pretrained": Config(
+            backbone="efficientnet_v2_b0",
+            backbone_stages=5,
+            dropout=0.3,
+            embedding_dim=512,
+            loss="multi-similarity",
+            epochs=30,
+            optimizer="adam",
+            learning_rate=2e-3,
+        ),
         # The classic exercise with a multi-layer perceptron, as six public notebooks have it:
         # 0.9136 to 0.9154 pair accuracy at distance 0.5.
         "classic-mlp": Config(

@@ -153,8 +153,8 @@ def test_the_default_is_the_preset_fast_and_presets_stay_as_they_are():
     with pytest.raises(ArgumentError) as refused:
         as_config("slow")
     assert str(refused.value) == (
-        "`config` must be a `Config` or one of fast, best, open-set, classic-mlp, classic-cnn. "
-        "Received: 'slow'"
+        "`config` must be a `Config` or one of fast, best, open-set, many-classes, pretrained, "
+        "classic-mlp, classic-cnn. Received: 'slow'"
     )
 
 

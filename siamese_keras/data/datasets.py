@@ -110,8 +110,9 @@ def load_dataset(
 
 def _cut(source: Source, name: str, validation_size: int, unseen_classes: Sequence[str]) -> Dataset:
     """Cut the images into splits, by class where that is asked for or cannot be helped."""
-    if source.test is not None and not np.isin(source.test.labels, source.train.labels).any():
-        return cut_validation_classes(source, name=name, validation_size=validation_size)
+    test = source.test
+    if test is not None and not np.isin(test.labels, source.train.labels).any():
+        return cut_validation_classes(source, test, name=name, validation_size=validation_size)
     _, count = np.unique(source.train.labels, return_counts=True)
     splits = [source.train, source.validation, source.test]
     needed = MIN_IMAGES * sum(split is None for split in [None, *splits[1:]])

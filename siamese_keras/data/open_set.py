@@ -160,12 +160,14 @@ def cut_classes(
     return _checked(Dataset(train, validation, images.take(in_test), tuple(class_names), name=name))
 
 
-def cut_validation_classes(source: Source, *, name: str, validation_size: int) -> Dataset:
+def cut_validation_classes(
+    source: Source, test: Split, *, name: str, validation_size: int
+) -> Dataset:
     """Cut validation classes off the training classes of a source with test classes of its own.
 
     Args:
-        source: The images; those of `source.test` are of other classes. Its own validation images
-            are taken where it has any.
+        source: The training images; its own validation images are taken where it has any.
+        test: Test images of other classes.
         name: Name of the dataset.
         validation_size: As in `cut_classes`.
 
@@ -173,9 +175,8 @@ def cut_validation_classes(source: Source, *, name: str, validation_size: int) -
         ArgumentError: When `validation_size` does not fit.
         DataError: When a split has no same or no different pair.
     """
-    assert source.test is not None
     train, digests = in_content_order(source.train)
-    test, _ = in_content_order(source.test)
+    test, _ = in_content_order(test)
     if source.validation is not None:
         validation, _ = in_content_order(source.validation)
     else:

@@ -170,14 +170,14 @@ def test_a_split_of_single_images_is_refused(many):
 
 def test_validation_classes_are_cut_off_where_test_classes_are_given(many):
     source = Source(many.take(many.labels < 40), many.take(many.labels >= 40), MANY)
-    dataset = cut_validation_classes(source, name="many", validation_size=0)
+    dataset = cut_validation_classes(source, source.test, name="many", validation_size=0)
     assert_disjoint(dataset, many)
     assert classes_of(dataset)["test"] == set(range(40, 60))
     assert len(classes_of(dataset)["validation"]) == 8  # a fifth of 40
     own = dataclasses.replace(
         source, train=many.take(many.labels < 30), validation=many.take((many.labels // 10) == 3)
     )
-    dataset = cut_validation_classes(own, name="many", validation_size=0)
+    dataset = cut_validation_classes(own, own.test, name="many", validation_size=0)
     assert classes_of(dataset)["validation"] == set(range(30, 40))
 
 
