@@ -1,6 +1,6 @@
 """Score a run and write its verification report.
 
-    python -m siamese_keras.evaluate RUN [--data-dir FOLDER] [--baselines]
+    python -m siamese_keras.evaluate RUN [--data-dir FOLDER] [--baselines] [--pairs FILE]
 
 Writes `metrics.json`, `embeddings.npz` and `figures/` into the run and prints the main figures.
 """
@@ -24,6 +24,12 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.eva
         action="store_true",
         help="score all baselines and nearest neighbors, not just raw pixels; takes a minute",
     )
+    parser.add_argument(
+        "--pairs",
+        type=local_path,
+        metavar="FILE",
+        help="CSV file of further test pairs: left,right,same, the paths of two images and 1 or 0",
+    )
     options = parser.parse_args(argv)
 
     def program() -> None:
@@ -35,7 +41,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.eva
         if verifier.outer_model is None or verifier.config is None:
             raise ModelError(f"`{options.run}` is not the folder of a run.")
         dataset = load_config_dataset(verifier.config, options.data_dir)
-        report = verifier.evaluate(dataset, baselines=options.baselines)
+        report = verifier.evaluate(dataset, baselines=options.baselines, pair_file=options.pairs)
         report.save(options.run)
         print(report)
         print(f"written: {options.run / 'metrics.json'}, {options.run / 'figures'}")

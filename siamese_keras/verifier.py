@@ -18,6 +18,7 @@ from scipy.special import expit, logit
 
 from siamese_keras.config import Config
 from siamese_keras.data.inputs import Batch, ImageInput, as_images, call_by_name, inverted
+from siamese_keras.data.pair_file import read_pair_file
 from siamese_keras.data.splits import Dataset
 from siamese_keras.errors import ArgumentError, DataError, ModelError
 from siamese_keras.models.calibration import Calibration, prior_shift
@@ -249,19 +250,27 @@ class Verifier:
         """
         return search(self.embed, query, gallery, top=top, batch_size=self._model.batch_size)
 
-    def evaluate(self, dataset: Dataset, *, baselines: bool = False) -> Report:
+    def evaluate(
+        self,
+        dataset: Dataset,
+        *,
+        baselines: bool = False,
+        pair_file: str | os.PathLike[str] | None = None,
+    ) -> Report:
         """Score the model on a dataset's test images.
 
         Args:
             dataset: The dataset that the model was trained on, unseen classes too.
             baselines: Score all baselines, not just raw pixels, and classify test images by their
                 nearest train images. That takes several times as long.
+            pair_file: CSV file of further test pairs, `left,right,same`, as `read_pair_file` has
+                it: the pairs of a protocol that the dataset brings along.
 
         Returns:
             The report.
 
         Raises:
-            DataError: When it is not the dataset of the training.
+            DataError: When it is not the dataset of the training, or `pair_file` cannot be read.
             ModelError: When the model is a server.
         """
         from siamese_keras.evaluation.report import evaluate
@@ -276,6 +285,9 @@ class Verifier:
                 f"{self.training.get('images')}. Received: {dataset.fingerprint[:12]}..., "
                 f"{dataset!r}"
             )
+        given = None
+        if pair_file is not None:
+            given = read_pair_file(Path(pair_file), dataset.image_shape)
         report = evaluate(
             self.embed,
             self.calibration,
@@ -284,6 +296,7 @@ class Verifier:
             baselines=self._own_baselines() if baselines else None,
             training=self.training,
             history=self.history,
+            given=given,
         )
         self.metrics = report.metrics
         return report

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers.tiny import SAMPLE
 
 from siamese_keras import load_verifier
@@ -71,3 +72,28 @@ def test_what_is_not_a_run_is_refused(run, exported, tmp_path, capsys):
     (run / "model.json").unlink()
     line = refused(capsys, run, "--data-dir", SAMPLE)
     assert line == f"error: `{run}` is not the folder of a complete run: it has no model.json."
+
+
+def test_test_pairs_of_a_protocol_of_its_own(run, sample, tmp_path, capsys):
+    """Some of them with an image that was trained on: that is told."""
+    images = [*sample.test.images[:5], sample.train.images[0]]
+    labels = [*sample.test.labels[:5].tolist(), int(sample.train.labels[0])]
+    lines = ["left,right,same"]
+    for i, image in enumerate(images):
+        (tmp_path / f"{i}.png").write_bytes(tf.io.encode_png(image).numpy())
+        lines += [f"{i}.png,{j}.png,{int(labels[i] == labels[j])}" for j in range(i)]
+    (tmp_path / "pairs.csv").write_text("\n".join(lines))
+    arguments = [str(run), "--data-dir", str(SAMPLE), "--pairs", str(tmp_path / "pairs.csv")]
+    assert main(arguments) == 0
+    found = json.loads((run / "metrics.json").read_text())["given_pairs"]
+    assert (found["num_pairs"], found["trained_images"]) == (15, 1)
+    left, right = np.tril_indices(6, -1)
+    verifier = load_verifier(run)
+    correct = verifier.same(np.array(images)[left], np.array(images)[right]) == (
+        np.array(labels)[left] == np.array(labels)[right]
+    )
+    assert found["accuracy"] == pytest.approx(correct.mean())
+    out, _ = capsys.readouterr()
+    assert "(15 pairs; 1 of their images are also in training data)" in out
+    (tmp_path / "pairs.csv").write_text("left,right,same\n0.png,9.png,1\n")
+    assert "must have same and different pairs" in refused(capsys, *arguments)

@@ -50,6 +50,7 @@ def cut_dataset(
     own = [part for part in ("validation", "test") if getattr(source, part) is not None]
     train, digests = in_content_order(source.train)
     counts = np.bincount(train.labels, minlength=len(class_names))
+    queries = None
     _check_counts(counts, class_names, splits=3 - len(own))
     if test is None:
         share = np.maximum(np.round(counts * test_share).astype(int), MIN_IMAGES)
@@ -58,14 +59,14 @@ def cut_dataset(
         digests = list(itertools.compress(digests, ~held_out))
         counts = np.bincount(train.labels, minlength=len(class_names))
     else:
-        test, _ = in_content_order(test)
+        test, queries = own_test_images(source, test)
     if validation is None:
         quota = _quota(counts, validation_size)
         held_out = _first_of_each_class(digests, train.labels, quota)
         validation, train = train.take(held_out), train.take(~held_out)
     else:
         validation, _ = in_content_order(validation)
-    dataset = Dataset(train, validation, test, class_names, name=name)
+    dataset = Dataset(train, validation, test, class_names, name=name, queries=queries)
     for part, split in dataset.splits.items():
         found = np.bincount(split.labels, minlength=len(counts))
         few = (counts > 0) & (found < MIN_IMAGES)
@@ -91,9 +92,20 @@ def default_validation_size(images: int) -> int:
 
 def in_content_order(split: Split) -> tuple[Split, list[bytes]]:
     """Return the split in the order of its images' digests, and the digests in that order."""
+    order, digests = _content_order(split)
+    return split.take(order), digests
+
+
+def own_test_images(source: Source, test: Split) -> tuple[Split, np.ndarray | None]:
+    """Return test images in the order of their content, and which of them are queries."""
+    order, _ = _content_order(test)
+    return test.take(order), None if source.queries is None else source.queries[order]
+
+
+def _content_order(split: Split) -> tuple[np.ndarray, list[bytes]]:
     digests, labels = image_digests(split.images), split.labels.tolist()
     order = sorted(range(len(split)), key=lambda i: (digests[i], labels[i]))
-    return split.take(np.array(order, np.int64)), [digests[i] for i in order]
+    return np.array(order, np.int64), [digests[i] for i in order]
 
 
 def _check_counts(counts: np.ndarray, class_names: Sequence[str], *, splits: int) -> None:

@@ -124,7 +124,7 @@ def _cut(source: Source, name: str, validation_size: int, unseen_classes: Sequen
             needed,
             DEFAULT_SHARE,
         )
-    if unseen_classes:
+    if unseen_classes and source.queries is None:
         images = [split for split in splits if split is not None]
         dataset = cut_classes(
             Split(

@@ -27,9 +27,10 @@ _NOT_THE_USERS = ("@eaDir", "__MACOSX")
 def load_image_folder(folder: Path, image_size: int) -> Source:
     """Read `folder/CLASS/*.png`, or `folder/train/CLASS/*.png` beside `folder/test/CLASS/*.png`.
 
-    A folder `validation`, `valid` or `val` beside these is read as well. Test classes are those of
-    the training, or none of them. Images are resized by the same operations as in `predict` and in
-    the exported model. Hidden files and folders are skipped.
+    In place of `test` there may be `query` and `gallery`, for images that are searched for and
+    searched in. A folder `validation`, `valid` or `val` beside these is read as well. Test classes
+    are those of the training, or none of them. Images are resized by the same operations as in
+    `predict` and in the exported model. Hidden files and folders are skipped.
 
     Args:
         folder: The folder.
@@ -48,8 +49,10 @@ def load_image_folder(folder: Path, image_size: int) -> Source:
         raise ArgumentError(
             f"`image_size` must be given for a folder of images. Received: image_size={image_size}"
         )
-    read = _reader(image_size)
-    parts = {"train": folder / "train", "test": folder / "test"}
+    read = image_reader((image_size, image_size, 3))
+    search = [folder / "query", folder / "gallery"]
+    has_search = all(path.is_dir() for path in search)
+    parts = {"train": folder / "train", "test": search[1] if has_search else folder / "test"}
     if not all(path.is_dir() for path in parts.values()):
         found = [p.name for p in folder.iterdir() if p.name.casefold() in _PARTS and p.is_dir()]
         if "train" in map(str.casefold, found):
@@ -66,7 +69,19 @@ def load_image_folder(folder: Path, image_size: int) -> Source:
     _check_parts(parts, names_of)
     every = tuple(sorted(set().union(*names_of.values())))
     splits = {part: _read_classes(parts[part], names_of[part], every, read) for part in parts}
-    return Source(splits["train"], splits["test"], every, splits.get("validation"))
+    test, queries = splits["test"], None
+    if has_search:
+        names = _class_names(search[0])
+        if unknown := set(names) - set(names_of["test"]):
+            raise DataError(
+                f"`{search[0]}` must have classes of `{search[1]}`. Received: {_shortened(unknown)}"
+            )
+        query = _read_classes(search[0], names, every, read)
+        queries = np.repeat([True, False], [len(query), len(test)])
+        test = Split(
+            np.concatenate([query.images, test.images]), np.concatenate([query.labels, test.labels])
+        )
+    return Source(splits["train"], test, every, splits.get("validation"), queries)
 
 
 def _check_parts(parts: Mapping[str, Path], names_of: Mapping[str, tuple[str, ...]]) -> None:
@@ -147,10 +162,20 @@ def _class_files(folder: Path) -> Sequence[Path]:
     return files
 
 
-def _reader(image_size: int) -> Callable[[Path], np.ndarray]:
+def image_reader(shape: tuple[int, int, int]) -> Callable[[Path], np.ndarray]:
+    """Return a function that reads a PNG or JPEG file and brings it to one shape.
+
+    Args:
+        shape: Height, width and channels, as for `fit_image`.
+
+    Returns:
+        Function of a path that gives uint8 `[height, width, channels]`, and raises `DataError` with
+        the path when the file cannot be read.
+    """
+
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
     def decode(content: tf.Tensor) -> tf.Tensor:
-        return fit_image(decode_image(content), (image_size, image_size, 3))
+        return fit_image(decode_image(content), shape)
 
     def read(path: Path) -> np.ndarray:
         try:

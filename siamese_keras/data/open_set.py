@@ -19,7 +19,11 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from siamese_keras.data.cut import default_validation_size, in_content_order
+from siamese_keras.data.cut import (
+    default_validation_size,
+    in_content_order,
+    own_test_images,
+)
 from siamese_keras.data.splits import Dataset, Source, Split
 from siamese_keras.errors import ArgumentError, DataError
 
@@ -110,8 +114,10 @@ def hold_out_classes(
     seen: dict[str, Any] = {
         part: split.take(~np.isin(split.labels, held_out)) for part, split in dataset.splits.items()
     }
-    test = dataset.test.take(np.isin(dataset.test.labels, held_out))
-    return dataclasses.replace(dataset, **seen), test
+    is_held_out = np.isin(dataset.test.labels, held_out)
+    if dataset.queries is not None:
+        seen["queries"] = dataset.queries[~is_held_out]
+    return dataclasses.replace(dataset, **seen), dataset.test.take(is_held_out)
 
 
 def cut_classes(
@@ -176,13 +182,15 @@ def cut_validation_classes(
         DataError: When a split has no same or no different pair.
     """
     train, digests = in_content_order(source.train)
-    test, _ = in_content_order(test)
+    test, queries = own_test_images(source, test)
     if source.validation is not None:
         validation, _ = in_content_order(source.validation)
     else:
         groups = _linked_classes(train.labels, digests, source.class_names)
         train, validation = _cut_validation(train, groups, validation_size)
-    return _checked(Dataset(train, validation, test, source.class_names, name=name))
+    return _checked(
+        Dataset(train, validation, test, source.class_names, name=name, queries=queries)
+    )
 
 
 def _linked_classes(

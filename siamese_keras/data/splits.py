@@ -77,12 +77,14 @@ class Source:
         test: Test images that the dataset brings along.
         class_names: Names by label.
         validation: Validation images that the dataset brings along.
+        queries: bool, of each test image: whether it is a query, searched for among the others.
     """
 
     train: Split
     test: Split | None
     class_names: tuple[str, ...]
     validation: Split | None = None
+    queries: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,6 +99,8 @@ class Dataset:
         test: Images for the report.
         class_names: `class_names[label]` is a label's name.
         name: Short name; a model trained on the dataset is exported under it.
+        queries: bool, of each test image: whether it is a query, searched for among the others, the
+            gallery. None where each image is searched for among all others.
 
     Raises:
         DataError: When the splits have images of different shapes or a label has no name.
@@ -107,6 +111,7 @@ class Dataset:
     test: Split
     class_names: tuple[str, ...]
     name: str = "dataset"
+    queries: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
@@ -121,6 +126,11 @@ class Dataset:
                     f"Labels must be 0 to {self.num_classes - 1}, indices into `class_names`. "
                     f"Received: {split.labels.min()} to {split.labels.max()} in {part}"
                 )
+        if self.queries is not None and self.queries.shape != self.test.labels.shape:
+            raise DataError(
+                f"`queries` must be {len(self.test)} truth values, one for each test image. "
+                f"Received: shape {self.queries.shape}"
+            )
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(split)} {part}" for part, split in self.splits.items())
@@ -161,6 +171,8 @@ class Dataset:
             digests = image_digests(split.images)
             for digest, label in sorted(zip(digests, split.labels.tolist(), strict=True)):
                 total.update(digest + label.to_bytes(4, "little"))
+        if self.queries is not None:
+            total.update(b"".join(sorted(image_digests(self.test.images[self.queries]))))
         return total.hexdigest()
 
 

@@ -180,7 +180,9 @@ def class_error_rates(
     return np.divide(errors, counts, out=np.full_like(counts, np.nan), where=counts > 0)
 
 
-def retrieval(embeddings: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def retrieval(
+    embeddings: np.ndarray, labels: np.ndarray, queries: np.ndarray | None = None
+) -> dict[str, float]:
     """Evaluate the ranking of all other images by their distance to each image.
 
     Ties are ranked by index.
@@ -188,6 +190,8 @@ def retrieval(embeddings: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     Args:
         embeddings: float `[n, embedding_dim]`.
         labels: int `[n]`; images without another one of their class are not queries.
+        queries: bool `[n]`, the images to rank the others for, which alone are ranked then. None
+            ranks all other images for each image.
 
     Returns:
         `recall_at_1` and `recall_at_5`, the share of queries with an image of their class among
@@ -198,24 +202,27 @@ def retrieval(embeddings: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     Raises:
         ArgumentError: When no class has two images.
     """
-    class_size = np.bincount(labels)[labels] - 1
+    gallery = np.arange(len(labels)) if queries is None else np.flatnonzero(~queries)
+    class_size = np.bincount(labels[gallery], minlength=labels.max() + 1)[labels]
+    class_size = class_size - 1 if queries is None else np.where(queries, class_size, 0)
     if not class_size.any():
         raise ArgumentError("`labels` must hold a class with at least two images.")
-    closeness = _closeness(embeddings)
+    closeness = _closeness(embeddings[gallery])
 
     def ranked(block: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return of each query whether rank 1 and ranks 1 to 5 hit, and its average precision."""
         others = closeness(embeddings[block]).numpy()
-        others[np.arange(len(block)), block] = -np.inf  # a query is not its own neighbor
+        if queries is None:
+            others[np.arange(len(block)), block] = -np.inf  # a query is not its own neighbor
         relevant_images = class_size[block, np.newaxis]
-        depth = max(relevant_images.max(), min(5, len(labels) - 1))
-        hits = labels[_largest(others, depth)] == labels[block, np.newaxis]
+        depth = max(relevant_images.max(), min(5, len(gallery) - (queries is None)))
+        hits = labels[gallery[_largest(others, depth)]] == labels[block, np.newaxis]
         relevant = hits & (np.arange(depth) < relevant_images)
         precision = np.cumsum(relevant, axis=1) / np.arange(1, depth + 1)
         average = (precision * relevant).sum(axis=1) / relevant_images[:, 0]
         return hits[:, 0], hits[:, :5].any(axis=1), average
 
-    blocks = _blocks(np.flatnonzero(class_size), len(labels))
+    blocks = _blocks(np.flatnonzero(class_size), len(gallery))
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
         columns = zip(*pool.map(ranked, blocks), strict=True)
         at_1, at_5, average_precision = (float(np.concatenate(c).mean()) for c in columns)

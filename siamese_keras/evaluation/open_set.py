@@ -25,7 +25,10 @@ _FAR = (1e-3, 1e-1)  # the false accept rates that a threshold is usually chosen
 
 
 def open_set_metrics(
-    embeddings: np.ndarray, labels: np.ndarray, calibration: Calibration
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    calibration: Calibration,
+    queries: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Evaluate embeddings of unseen classes.
 
@@ -33,6 +36,7 @@ def open_set_metrics(
         embeddings: float `[n, embedding_dim]`.
         labels: int `[n]`; at least two classes, one of them with two images.
         calibration: Threshold, fitted on other classes.
+        queries: As in `mean_average_precision`.
 
     Returns:
         `num_classes`, `num_images` and `single_images`, those that are the only ones of their
@@ -53,7 +57,7 @@ def open_set_metrics(
         for ways in sorted({5, 20, possible} & set(range(2, possible + 1))):
             share, interval = few_shot(embeddings, labels, ways=ways, shots=shots, seed=_SEED)
             found[name] |= {f"{ways}_way": share, f"{ways}_way_ci95": interval}
-    found["map"] = mean_average_precision(embeddings, labels)
+    found["map"] = mean_average_precision(embeddings, labels, queries)
     if len(labels) * len(count) <= _CLUSTERED:
         found["nmi"] = clustering_nmi(embeddings, labels)
     classes = class_figures(embeddings, labels, calibration)
@@ -140,24 +144,35 @@ def _squared_distances(queries: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.maximum(squares - 2 * queries @ others.T, 0)
 
 
-def mean_average_precision(embeddings: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean average precision of ranking all other images by their distance, in [0, 1].
+def mean_average_precision(
+    embeddings: np.ndarray, labels: np.ndarray, queries: np.ndarray | None = None
+) -> float:
+    """Return the mean average precision of ranking images by their distance to a query, in [0, 1].
 
     Images without another one of their class are not queries, but are found by others. Of more than
     2,000 queries a sample is taken.
+
+    Args:
+        embeddings: float `[n, embedding_dim]`.
+        labels: int `[n]`.
+        queries: bool `[n]`, the images to rank all that are no queries for. None ranks all other
+            images for each image.
     """
-    _, of, count = np.unique(labels, return_inverse=True, return_counts=True)
-    queries = np.flatnonzero(count[of] > 1)
-    queries = np.sort(np.random.default_rng(_SEED).permutation(queries)[:_RANKED])
+    gallery = np.arange(len(labels)) if queries is None else np.flatnonzero(~queries)
+    asked = np.arange(len(labels)) if queries is None else np.flatnonzero(queries)
+    size = np.bincount(labels[gallery], minlength=labels.max() + 1)[labels[asked]]
+    asked = asked[size > (queries is None)]
+    asked = np.sort(np.random.default_rng(_SEED).permutation(asked)[:_RANKED])
     total = 0.0
-    for block in np.array_split(queries, -(-len(queries) * len(labels) // 5_000_000)):
-        distance = _squared_distances(embeddings[block], embeddings)
-        distance[np.arange(len(block)), block] = np.inf  # a query is not its own neighbor
-        order = np.argsort(distance, axis=1, kind="stable")[:, :-1]
-        hits = of[order] == of[block][:, np.newaxis]
+    for block in np.array_split(asked, -(-len(asked) * len(gallery) // 5_000_000)):
+        distance = _squared_distances(embeddings[block], embeddings[gallery])
+        if queries is None:  # a query is not its own neighbor
+            distance[np.arange(len(block)), block] = np.inf
+        order = np.argsort(distance, axis=1, kind="stable")[:, : len(gallery) - (queries is None)]
+        hits = labels[gallery[order]] == labels[block][:, np.newaxis]
         precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
         total += float(((precision * hits).sum(axis=1) / hits.sum(axis=1)).sum())
-    return total / len(queries)
+    return total / len(asked)
 
 
 def clustering_nmi(embeddings: np.ndarray, labels: np.ndarray) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from siamese_keras.data.pair_file import ImagePairs
 from siamese_keras.data.pairs import Pairs, calibration_pairs, evaluation_pairs
 from siamese_keras.data.splits import Dataset, Split
 from siamese_keras.evaluation import metrics
@@ -30,7 +31,8 @@ class Scores:
         metrics: `"test"`, as `metrics.verification` gives it; `"retrieval"`, as
             `metrics.retrieval`, with `knn_accuracy` if asked for; with unseen classes beside the
             test images' `"unseen"`, both of these in one; and `"open_set"`, as `open_set_metrics`
-            gives it for the unseen classes, beside or in the test images.
+            gives it for the unseen classes, beside or in the test images; `"given_pairs"`, as
+            `metrics.verification`.
         calibration: Threshold and slope.
         embeddings: float `[n, embedding_dim]` of the splits that were embedded, by name.
         pairs: The test pairs.
@@ -69,6 +71,7 @@ def score(
     *,
     calibration: Calibration | None = None,
     knn: bool = True,
+    given: ImagePairs | None = None,
 ) -> Scores:
     """Score a representation by the protocol.
 
@@ -80,6 +83,7 @@ def score(
         calibration: Threshold and slope; fitted on the validation images when None.
         knn: Also classify test images of seen classes by their nearest train images, which have to
             be embedded.
+        given: Further test pairs, not of the dataset.
 
     Returns:
         The scores.
@@ -97,7 +101,7 @@ def score(
         "test": metrics.verification(
             pairs, distance, calibration, classes=test.labels if dataset.is_open_set else None
         ),
-        "retrieval": metrics.retrieval(embedded["test"], test.labels),
+        "retrieval": metrics.retrieval(embedded["test"], test.labels, dataset.queries),
     }
     if knn and not dataset.is_open_set:
         found["retrieval"]["knn_accuracy"] = metrics.knn_accuracy(
@@ -114,5 +118,10 @@ def score(
         }
         found["open_set"] = open_set_metrics(embedded["unseen"], unseen.labels, calibration)
     elif dataset.is_open_set:
-        found["open_set"] = open_set_metrics(embedded["test"], test.labels, calibration)
+        found["open_set"] = open_set_metrics(
+            embedded["test"], test.labels, calibration, dataset.queries
+        )
+    if given is not None:
+        distances = metrics.pair_distances(embed(given.images), given.pairs)
+        found["given_pairs"] = metrics.verification(given.pairs, distances, calibration)
     return Scores(found, calibration, embedded, pairs, distance)

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from siamese_keras.data.open_set import hold_out_classes
+from siamese_keras.data.pair_file import ImagePairs
 from siamese_keras.data.pairs import Pairs, calibration_pairs, hard_pairs
 from siamese_keras.data.splits import Dataset, Split, image_digests
 from siamese_keras.errors import TrainingError
@@ -38,7 +39,8 @@ class Report:
             test images that are also in train or validation, with their number `removed_images`)
             and, with unseen classes beside the test images', `"unseen"`, each as
             `metrics.verification` gives it; `"retrieval"`; `"one_shot"`; with unseen classes
-            `"open_set"`, as `open_set_metrics` gives it;
+            `"open_set"`, as `open_set_metrics` gives it; `"given_pairs"`, with the number
+            `trained_images` of their images that are also in train or validation;
             `"baselines"`, the same figures for representations that need no training;
             `"training"`; `"seconds"`, what it took to embed and score, and to do both for the
             baselines.
@@ -93,6 +95,7 @@ def evaluate(
     baselines: Mapping[str, Embedder] | None = None,
     training: Mapping[str, Any] | None = None,
     history: Mapping[str, Sequence[float]] | None = None,
+    given: ImagePairs | None = None,
 ) -> Report:
     """Score a representation and compare it with representations that need no training.
 
@@ -108,13 +111,16 @@ def evaluate(
             images have to be embedded; None scores raw pixels alone.
         training: Facts of the training, for the report.
         history: Figures of every epoch, for the figure of the training.
+        given: Further test pairs, not of the dataset.
 
     Returns:
         The report; nothing is written or printed.
     """
     seen, unseen = hold_out_classes(dataset, unseen_classes)
     started = time.perf_counter()
-    scores = score(embed, seen, unseen, calibration=calibration, knn=baselines is not None)
+    scores = score(
+        embed, seen, unseen, calibration=calibration, knn=baselines is not None, given=given
+    )
     test, labels = scores.embeddings["test"], seen.test.labels
 
     def scored(pairs: Pairs) -> dict[str, Any]:
@@ -128,8 +134,10 @@ def evaluate(
         "test_deduplicated": _deduplicated(scores, seen),
         "one_shot": _one_shot(test, labels),
     }
+    if given is not None:
+        content["given_pairs"]["trained_images"] = int((~_fresh(given.images, seen)).sum())
     scored_at = time.perf_counter()
-    content["baselines"] = _score_baselines(baselines, seen, unseen)
+    content["baselines"] = _score_baselines(baselines, seen, unseen, given)
     content["training"] = dict(training or {})
     content["seconds"] = {
         "model": round(scored_at - started, 2),
@@ -153,7 +161,10 @@ def evaluate(
 
 
 def _score_baselines(
-    baselines: Mapping[str, Embedder] | None, dataset: Dataset, unseen: Split | None
+    baselines: Mapping[str, Embedder] | None,
+    dataset: Dataset,
+    unseen: Split | None,
+    given: ImagePairs | None,
 ) -> dict[str, Any]:
     """Score baselines by the protocol, but for those that do not separate pairs at all."""
     wanted: dict[str, Embedder] = {"raw_pixels": raw_pixels}
@@ -162,7 +173,8 @@ def _score_baselines(
     found = {}
     for name, embed in wanted.items():
         try:
-            found[name] = score(embed, dataset, unseen, knn=baselines is not None).metrics
+            scores = score(embed, dataset, unseen, knn=baselines is not None, given=given)
+            found[name] = scores.metrics
         except TrainingError:  # such as silhouettes of photos, which are white all over
             continue
     return found
@@ -192,8 +204,7 @@ def _rivals(
 
 def _deduplicated(scores: Scores, dataset: Dataset) -> dict[str, Any]:
     """Score the pairs without test images that are also in train or validation."""
-    known = {*image_digests(dataset.train.images), *image_digests(dataset.validation.images)}
-    fresh = np.array([digest not in known for digest in image_digests(dataset.test.images)])
+    fresh = _fresh(dataset.test.images, dataset)
     kept = fresh[scores.pairs.left] & fresh[scores.pairs.right]
     found: dict[str, Any] = {"removed_images": int((~fresh).sum())}
     if len(set(scores.pairs.different[kept])) == 2:
@@ -201,6 +212,12 @@ def _deduplicated(scores: Scores, dataset: Dataset) -> dict[str, Any]:
             scores.pairs.take(kept), scores.distance[kept], scores.calibration
         )
     return found
+
+
+def _fresh(images: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """Return which images are neither train nor validation images: bool `[n]`."""
+    known = {*image_digests(dataset.train.images), *image_digests(dataset.validation.images)}
+    return np.array([digest not in known for digest in image_digests(images)])
 
 
 def _table(report: dict[str, Any]) -> str:
@@ -233,6 +250,12 @@ def _table(report: dict[str, Any]) -> str:
         rows.append(("without duplicates", f"{result}  ({removed} {images} also in training data)"))
     if "unseen" in report:
         rows.append(("unseen classes", brief(report["unseen"])))
+    if "given_pairs" in report:
+        given = report["given_pairs"]
+        about = f"{given['num_pairs']} pairs"
+        if trained := given["trained_images"]:
+            about += f"; {trained} of their images are also in training data"
+        rows.append(("given pairs", f"{brief(given)}  ({about})"))
     if "open_set" in report:
         rows += _open_set_rows(report["open_set"])
     if report["baselines"]:

@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 import re
 import shutil
@@ -286,6 +287,35 @@ def test_classes_of_enough_images_are_cut_by_class_when_that_is_asked_for(small_
     # With fewer than 20 others, the classes stay together here: training holds them out.
     dataset = load_dataset("folder", small_classes, image_size=6, unseen_classes=["50%"])
     assert not dataset.is_open_set
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_queries_stay_queries_in_the_dataset(small_classes, apart):
+    """Whether the classes that are searched among are those of the training or others."""
+    for path in list(small_classes.glob("stamp *")):
+        number = int(path.name.split()[1])
+        parts = ["query", "gallery"] if apart and number >= 22 else ["train"]
+        parts = parts if apart else ["train", "query", "gallery"]
+        for part in parts:
+            copy = small_classes / part / path.name
+            shutil.copytree(path, copy)
+            if part == "query":
+                for extra in list(copy.iterdir())[1:]:
+                    extra.unlink()
+        shutil.rmtree(path)
+    if not apart:  # four times as many, or the cut would have too few
+        for path in list((small_classes / "train").glob("*/*.png")):
+            image = tf.io.decode_png(path.read_bytes())
+            for number, other in enumerate((image[::-1], image[:, ::-1], image[::-1, ::-1])):
+                copy = path.with_name(f"turned {number} {path.name}")
+                copy.write_bytes(tf.io.encode_png(other).numpy())
+    dataset = load_dataset("folder", small_classes, image_size=6)
+    assert dataset.is_open_set is apart
+    assert dataset.queries.sum() == (8 if apart else 30)
+    asked = dataset.test.take(dataset.queries)
+    assert len(set(asked.labels)) == len(asked)
+    without = dataclasses.replace(dataset, queries=None)
+    assert without.fingerprint != dataset.fingerprint
 
 
 def test_test_classes_of_its_own_are_honored(small_classes):

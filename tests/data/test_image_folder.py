@@ -79,6 +79,20 @@ def test_the_test_folder_may_have_other_classes(parts):
     assert len(set(load_image_folder(parts, 28).validation.labels)) == 3
 
 
+def test_query_and_gallery_take_the_place_of_test(parts):
+    (parts / "test").rename(parts / "gallery")
+    for name in ("bag", "coat"):
+        (parts / "query" / name).mkdir(parents=True)
+        shutil.copy(next((parts / "train" / name).iterdir()), parts / "query" / name)
+    source = load_image_folder(parts, 28)
+    assert len(source.test) == 3 * 4 + 2
+    np.testing.assert_array_equal(source.test.labels[source.queries], [0, 2])
+    np.testing.assert_array_equal(np.bincount(source.test.labels[~source.queries]), [4, 4, 4])
+    (parts / "query" / "coat").rename(parts / "query" / "cap")
+    with pytest.raises(DataError, match=r"query` must have classes of `.*gallery`. Received: cap"):
+        load_image_folder(parts, 28)
+
+
 def test_images_in_subfolders_of_a_class_belong_to_it(photos):
     (photos / "bag" / "2024" / "may").mkdir(parents=True)
     for name in ("00.JPG", "01.png"):

@@ -172,6 +172,11 @@ def test_datasets_and_splits_can_be_compared_and_hashed(dataset, images):
     assert len({dataset, dataset.train, dataset.test}) == 3
 
 
+def test_a_dataset_refuses_queries_that_are_not_one_for_each_test_image(dataset):
+    with pytest.raises(DataError, match="`queries` must be 40 truth values"):
+        dataclasses.replace(dataset, queries=np.zeros(39, bool))
+
+
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_dataset_is_open_set_when_no_test_class_is_trained_on(images, shared):
     train, test = (np.isin(images.labels, classes) for classes in ([0, 1], [2, 3]))

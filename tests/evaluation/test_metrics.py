@@ -187,6 +187,37 @@ def plain_retrieval(embeddings, labels):
     return dict(zip(("recall_at_1", "recall_at_5", "map_at_r"), figures, strict=True))
 
 
+def test_queries_are_searched_for_in_the_gallery_alone(clouds, rng):
+    embeddings, labels = clouds
+    queries = rng.random(len(labels)) < 0.3
+    gallery = np.flatnonzero(~queries)
+    recall_1, recall_5, map_at_r = [], [], []
+    for query in np.flatnonzero(queries):
+        ranked = sorted(gallery, key=lambda i: np.linalg.norm(embeddings[i] - embeddings[query]))
+        hits = [labels[i] == labels[query] for i in ranked]
+        r = sum(hits)
+        recall_1.append(hits[0])
+        recall_5.append(any(hits[:5]))
+        map_at_r.append(sum(sum(hits[: i + 1]) / (i + 1) for i in range(r) if hits[i]) / r)
+    assert metrics.retrieval(embeddings, labels, queries) == pytest.approx(
+        {
+            "recall_at_1": np.mean(recall_1),
+            "recall_at_5": np.mean(recall_5),
+            "map_at_r": np.mean(map_at_r),
+        },
+        abs=1e-9,
+    )
+
+
+def test_a_query_without_an_image_of_its_class_in_the_gallery_does_not_count():
+    labels = np.array([0, 0, 1, 2, 2])
+    embeddings = np.array([[0.0], [0.1], [0.2], [5.0], [9.0]], np.float32)
+    queries = np.array([True, False, True, False, False])
+    assert metrics.retrieval(embeddings, labels, queries)["recall_at_1"] == 1.0
+    with pytest.raises(ArgumentError, match="at least two images"):
+        metrics.retrieval(embeddings, labels, np.array([False, False, True, False, False]))
+
+
 def test_retrieval_equals_a_plain_loop(clouds):
     embeddings, labels = clouds
     assert metrics.retrieval(embeddings, labels) == pytest.approx(

@@ -121,6 +121,17 @@ def test_mean_average_precision_equals_scikit_learn(rng):
     assert mean_average_precision(embeddings, labels) == pytest.approx(np.mean(expected))
 
 
+def test_mean_average_precision_of_queries_in_a_gallery(rng):
+    embeddings, labels = clouds(rng, [5, 9, 7])
+    queries = rng.random(21) < 0.4
+    distance = distances(embeddings)
+    expected = [
+        average_precision_score(labels[~queries] == labels[query], -distance[query, ~queries])
+        for query in np.flatnonzero(queries)
+    ]
+    assert mean_average_precision(embeddings, labels, queries) == pytest.approx(np.mean(expected))
+
+
 def test_of_many_queries_a_sample_is_ranked(rng):
     embeddings, labels = clouds(rng, [3] * 1000, spread=0.5)
     sample = mean_average_precision(embeddings, labels)

@@ -1,0 +1,82 @@
+"""Test pairs that a dataset brings along, as a CSV file: `left,right,same`."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from siamese_keras.data.image_folder import image_reader
+from siamese_keras.data.pairs import Pairs
+from siamese_keras.errors import DataError
+
+_COLUMNS = ("left", "right", "same")
+_SAME = {"1": True, "true": True, "0": False, "false": False}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImagePairs:
+    """Pairs of images that are no part of a dataset.
+
+    Attributes:
+        images: uint8 `[n, height, width, channels]`, each image once.
+        pairs: The pairs, as indices into the images.
+    """
+
+    images: np.ndarray
+    pairs: Pairs
+
+
+def read_pair_file(path: Path, image_shape: tuple[int, int, int]) -> ImagePairs:
+    """Read pairs of image files.
+
+    Args:
+        path: CSV file with the columns `left`, `right` and `same`, in any order: the paths of two
+            PNG or JPEG files, relative to the folder of the CSV file, and 1 or true when they show
+            the same class, 0 or false when they do not.
+        image_shape: Height, width and channels to make of every image, as in `predict`.
+
+    Raises:
+        DataError: When the file or an image cannot be read, or there are no same or no different
+            pairs; the message names the line or the file.
+    """
+    index: dict[str, int] = {}
+    left: list[int] = []
+    right: list[int] = []
+    different: list[bool] = []
+    for line, row in _rows(path):
+        for side, found in (("left", left), ("right", right)):
+            found.append(index.setdefault(row[side], len(index)))
+        if (same := _SAME.get(row["same"].strip().casefold())) is None:
+            raise DataError(
+                f"`{path}` line {line}: `same` must be 1 or 0. Received: {row['same']!r}"
+            )
+        different.append(not same)
+    if len(set(different)) < 2:
+        raise DataError(f"`{path}` must have same and different pairs. Received: {len(left)} pairs")
+    read = image_reader(image_shape)
+    images = [read(path.parent / name) for name in index]
+    pairs = Pairs(np.array(left), np.array(right), np.array(different, np.float32))
+    return ImagePairs(np.stack(images), pairs)
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Return the lines of the file with their numbers."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            names = reader.fieldnames or []
+            if missing := [name for name in _COLUMNS if name not in names]:
+                raise DataError(
+                    f"`{path}` must have the columns {', '.join(_COLUMNS)}. Missing: "
+                    f"{', '.join(missing)}"
+                )
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"`{path}` cannot be read. {error}") from None
+    for line, row in rows:
+        if None in row.values() or None in row:
+            raise DataError(f"`{path}` line {line}: expected {len(names)} values.")
+    return rows
