@@ -12,7 +12,8 @@ for their class, among one image of every test class. For emoji these are all of
 images asked about of another, the mean over the twelve ways to choose the two.
 
 Each row fits with each seed in a process of its own. Results are written to
-`benchmarks/many_classes.json` as soon as they are there, and are not measured again.
+`benchmarks/many_classes.json` as soon as they are there, and are not measured again;
+`python benchmarks/results.py` makes README's table from them.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import fits
 import numpy as np
 from compare import in_own_process
+from results import many_classes_table
 from sklearn.metrics import roc_auc_score
 
 from siamese_keras import PRESETS, Dataset
@@ -166,7 +167,7 @@ def measure(folder: Path, name: str, row: str, seed: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure what is not there yet, and print medians."""
+    """Measure what is not there yet, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     names = ["raw-pixels", *rows(Path())]
@@ -193,22 +194,7 @@ def main() -> None:
                     f"one-shot {result['one_shot']:.4f}  AUC {result['roc_auc']:.4f}",
                     flush=True,
                 )
-    for line in table(results):
-        print(line)
-
-
-def table(results: list[dict[str, Any]]) -> list[str]:
-    """Return a Markdown table of medians over seeds."""
-    lines = ["| | | one-shot | ROC-AUC | fit |", "| --- | --- | --- | --- | --- |"]
-    for name, row in dict.fromkeys((r["data"], r["row"]) for r in results):
-        found = [r for r in results if (r["data"], r["row"]) == (name, row)]
-        values = {key: median(r.get(key, 0) for r in found) for key in ("one_shot", "roc_auc")}
-        seconds = median(r.get("fit_seconds", 0) for r in found)
-        shown = f"{seconds:.0f} s" if seconds else "-"
-        lines.append(
-            f"| {name} | {row} | {values['one_shot']:.4f} | {values['roc_auc']:.4f} | {shown} |"
-        )
-    return lines
+    print("\n".join(many_classes_table()))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ of
 
     python -m siamese_keras.train --seeds 0,1,2 --baselines \
         --unseen-classes dress,shirt,sneaker,bag --run-dir runs/unseen
+
+That of many classes is read from `benchmarks/many_classes.json`, which `benchmarks/many_classes.py`
+writes.
 """
 
 import json
@@ -158,9 +161,45 @@ def unseen_table() -> list[str]:
     return _table(["", *(title for title, *_ in _UNSEEN_COLUMNS)], cells)
 
 
+_MANY_CLASSES_NAMES = {
+    "raw-pixels": "raw pixels",
+    "before": "contrastive loss on random batches",
+    "metric-learning": "PyTorch Metric Learning, multi-similarity loss",
+    "many-classes": "**`many-classes`**",
+    "pretrained": "**`pretrained`**, EfficientNet-Lite0",
+}
+
+
+def many_classes_table() -> list[str]:
+    """Return a Markdown table of the classes that training never showed: medians over seeds."""
+    results = json.loads((ROOT / "benchmarks" / "many_classes.json").read_text())
+    cells = []
+    for row, title in _MANY_CLASSES_NAMES.items():
+        line = [title]
+        for data in ("emoji", "glyphs"):
+            found = [r for r in results if (r["data"], r["row"]) == (data, row)]
+            line += [
+                "" if not found else f"{median(result[key] for result in found):.4f}"
+                for key in ("one_shot", "roc_auc")
+            ]
+            seconds = median(r.get("fit_seconds", 0) for r in found) if found else 0
+            line.append(f"{seconds:.0f} s" if seconds else "")
+        if any(line[1:]):
+            cells.append(line)
+    columns = [
+        f"{data}: {key}" for data in ("emoji", "glyphs") for key in ("one-shot", "AUC", "fit")
+    ]
+    return _table(["", *columns], cells)
+
+
 def updated(readme: str) -> str:
     """Return `readme` with what stands between its pairs of marks replaced."""
-    for name, lines in (("results", comparison_tables()), ("unseen classes", unseen_table())):
+    tables = {
+        "results": comparison_tables(),
+        "unseen classes": unseen_table(),
+        "many classes": many_classes_table(),
+    }
+    for name, lines in tables.items():
         readme = re.sub(
             rf"(<!-- {name}: .*? -->\n).*?(<!-- end of {name} -->)",
             lambda marks, lines=lines: marks[1] + "\n".join(lines) + "\n" + marks[2],

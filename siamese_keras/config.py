@@ -305,7 +305,7 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
             augment="shift",
             embedding_dim=256,
             loss="multi-similarity",
-            epochs=60,
+            epochs=40,
         ),
         # The same on features of a network that was trained on ImageNet.
         "pretrained": Config(
