@@ -14,10 +14,10 @@ from keras import layers, ops
 
 from siamese_keras import PRESETS, Config, Dataset
 from siamese_keras import fit as fit_verifier
-from siamese_keras.config import as_config
 from siamese_keras.data.pairs import balanced_pairs
 from siamese_keras.data.pipeline import steps_per_epoch
 from siamese_keras.models.embedder import KerasEmbedder
+from siamese_keras.presets import as_config
 
 _SNAPSHOTS = 20  # of a fit, by default
 _ADAM_RATE = 1.5e-2  # the best peak rate for Adam with the network of `fast`

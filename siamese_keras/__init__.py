@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from siamese_keras._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from siamese_keras.config import PRESETS, Config
+    from siamese_keras.config import Config
     from siamese_keras.data.datasets import load_dataset
     from siamese_keras.data.pipeline import pair_pipeline
     from siamese_keras.data.splits import Dataset
     from siamese_keras.errors import SiameseKerasError
     from siamese_keras.models.base_model import build_base_model
     from siamese_keras.models.outer_model import build_outer_model
+    from siamese_keras.presets import PRESETS
     from siamese_keras.training.batch_losses import (
         MultiSimilarityLoss,
         SupervisedContrastiveLoss,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Config": "config",
-    "PRESETS": "config",
+    "PRESETS": "presets",
     "load_dataset": "data.datasets",
     "pair_pipeline": "data.pipeline",
     "Dataset": "data.splits",

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from siamese_keras._version import __version__
-from siamese_keras.config import PRESETS, Config
+from siamese_keras.config import Config
 from siamese_keras.errors import ArgumentError, SiameseKerasError
+from siamese_keras.presets import PRESETS
 
 
 def make_parser(prog: str, description: str, **options: Any) -> argparse.ArgumentParser:

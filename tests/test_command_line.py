@@ -20,8 +20,9 @@ from siamese_keras.command_line import (
     make_parser,
     run_program,
 )
-from siamese_keras.config import PRESETS, Config
+from siamese_keras.config import Config
 from siamese_keras.errors import DataError
+from siamese_keras.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,9 +7,10 @@ from typing import get_type_hints
 
 import pytest
 
-from siamese_keras.config import PRESETS, Config, as_config
+from siamese_keras.config import Config
 from siamese_keras.errors import ArgumentError
 from siamese_keras.models.base_model import build_base_model
+from siamese_keras.presets import PRESETS, as_config
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 HINTS = get_type_hints(Config)

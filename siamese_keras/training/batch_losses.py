@@ -6,6 +6,8 @@ each other, which pays where there are many classes: most different pairs are ea
 Each is a pure function of `different` and `distance`, both `[anchors, others]`, and a thin
 `keras.losses.Loss`. The loss classes also take class labels and embeddings, as in any Keras model
 that maps an image to an embedding; `fit` gives them the distances of the outer model.
+
+The module is long since every loss is documented with its formula and source.
 """
 
 from __future__ import annotations

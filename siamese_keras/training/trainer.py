@@ -6,16 +6,14 @@ import dataclasses
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
-from siamese_keras.config import Config, as_config
+from siamese_keras.config import Config
 from siamese_keras.data.open_set import hold_out_classes
 from siamese_keras.data.pairs import check_labels
-from siamese_keras.data.pipeline import choose_images_per_class, pairs_of, steps_per_epoch
 from siamese_keras.data.splits import Dataset
 from siamese_keras.errors import ArgumentError, SiameseKerasError, TrainingError
 from siamese_keras.evaluation.protocol import calibrate
@@ -23,23 +21,14 @@ from siamese_keras.files import new_folder
 from siamese_keras.models.backbone import build_backbone, build_head, unfreeze, with_head
 from siamese_keras.models.base_model import average_flipped, build_base_model, extend_base_model
 from siamese_keras.models.outer_model import build_outer_model, pair_model
+from siamese_keras.presets import as_config
 from siamese_keras.runs import save_models
-from siamese_keras.training.batch_losses import (
-    MultiSimilarityLoss,
-    SupervisedContrastiveLoss,
-    TripletSemiHardLoss,
-)
-from siamese_keras.training.callbacks import CollapseMonitor, HistoryFile, StopOnInterrupt
-from siamese_keras.training.losses import ContrastiveLoss
-from siamese_keras.training.metrics import pair_metrics
-from siamese_keras.training.mixed_precision import bfloat16_convolutions
-from siamese_keras.training.optimizer import build_optimizer
+from siamese_keras.training.callbacks import HistoryFile
+from siamese_keras.training.pair_fit import fit_pairs
 from siamese_keras.verifier import Verifier
 
 _log = logging.getLogger(__name__)
 
-# Validation pairs are the same in every epoch and for every seed; no training has this seed.
-_VALIDATION_SEED = 2**31
 _FEATURE_BATCH = 64
 
 
@@ -102,8 +91,11 @@ def fit(
         written.append(HistoryFile(folder / "history.csv"))
         if tensorboard:
             written.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
-    fit_model = _fit_with_backbone if config.backbone and base_model is None else _fit_whole
-    base, history, facts = fit_model(config, seen, base_model, [*callbacks, *written], verbose)
+    callbacks = [*callbacks, *written]
+    if config.backbone and base_model is None:
+        base, history, facts = _fit_with_backbone(config, seen, callbacks, verbose)
+    else:
+        base, history, facts = _fit_whole(config, seen, base_model, callbacks, verbose)
     outer = build_outer_model(base)
     verifier = Verifier.of_model(
         outer,
@@ -123,10 +115,6 @@ def fit(
     if folder is not None:
         verifier.save(folder)
     return verifier
-
-
-# What the training of a model reports: of each figure the value after every epoch, and facts.
-_Fitted = tuple[dict[str, list[float]], dict[str, Any]]
 
 
 def _fit_whole(
@@ -160,14 +148,13 @@ def _fit_whole(
         extended(base)  # raises now, not after the training, when that cannot be done
     outer = build_outer_model(base, all_pairs=config.pairs == "all")
     values = {part: split.images for part, split in dataset.splits.items() if part != "test"}
-    history, facts = _fit_pairs(outer, values, config, dataset, callbacks, verbose)
+    history, facts = fit_pairs(outer, values, config, dataset, callbacks, verbose)
     return extended(base), history, facts
 
 
 def _fit_with_backbone(
     config: Config,
     dataset: Dataset,
-    _: None,
     callbacks: Sequence[keras.callbacks.Callback],
     verbose: str | int,
 ) -> tuple[keras.Model, dict[str, list[float]], dict[str, Any]]:
@@ -197,7 +184,7 @@ def _fit_with_backbone(
     )
     outer = pair_model(head, all_pairs=all_pairs, dtype="float32")
     plain = dataclasses.replace(config, augment="none")
-    history, facts = _fit_pairs(outer, features, plain, dataset, callbacks, verbose)
+    history, facts = fit_pairs(outer, features, plain, dataset, callbacks, verbose)
     base = with_head(backbone, head)
     if config.fine_tune and not facts["interrupted"]:
         unfreeze(backbone)
@@ -208,7 +195,7 @@ def _fit_with_backbone(
             optimizer="adam",
             schedule="constant",
         )
-        more, facts = _fit_pairs(
+        more, facts = fit_pairs(
             build_outer_model(base, all_pairs=all_pairs), images, tuning, dataset, callbacks,
             verbose, first_epoch=config.epochs,
         )  # fmt: skip
@@ -218,92 +205,6 @@ def _fit_with_backbone(
     facts["fit_seconds"] = round(time.perf_counter() - started, 2)
     facts["epochs"] = len(history["loss"])
     return base, history, facts
-
-
-def _fit_pairs(
-    outer: keras.Model,
-    values: Mapping[str, np.ndarray],
-    config: Config,
-    dataset: Dataset,
-    callbacks: Sequence[keras.callbacks.Callback],
-    verbose: str | int,
-    *,
-    first_epoch: int = 0,
-) -> _Fitted:
-    """Fit an outer model to pairs of `values`, images or features of the splits by name."""
-    labels = {part: dataset.splits[part].labels for part in values}
-    batch_size, images_per_class = _batches(config, labels["train"])
-    steps = steps_per_epoch(config.pairs, labels["train"], batch_size)
-    planned = steps * config.epochs
-    outer.compile(
-        optimizer=build_optimizer(
-            config.optimizer, config.learning_rate, schedule=config.schedule, steps=planned
-        ),
-        loss=_loss(config),
-        metrics=pair_metrics(config.margin, config.positive_margin),
-    )
-    shape: dict[str, Any] = {
-        "kind": config.pairs,
-        "batch_size": batch_size,
-        "images_per_class": images_per_class,
-    }
-    training_pairs = pairs_of(
-        values["train"],
-        labels["train"],
-        seed=config.seed,
-        epochs=first_epoch + config.epochs,
-        first_epoch=first_epoch,
-        augment=config.augment,
-        **shape,
-    )
-    validation_pairs = pairs_of(
-        values["validation"], labels["validation"], seed=_VALIDATION_SEED, **shape
-    )
-    started = time.perf_counter()
-    outer.optimizer.build(outer.trainable_variables)  # or the step would be traced twice
-    with bfloat16_convolutions(config.bfloat16) as bfloat16, StopOnInterrupt() as stop:
-        fitted = outer.fit(
-            training_pairs,
-            epochs=first_epoch + config.epochs,
-            initial_epoch=first_epoch,
-            steps_per_epoch=steps,
-            validation_data=validation_pairs.cache(),
-            callbacks=[*callbacks, CollapseMonitor(config.margin), stop],
-            shuffle=False,  # the pipeline does
-            verbose=verbose,
-        )
-    history = {name: [float(v) for v in found] for name, found in fitted.history.items()}
-    return history, {
-        "fit_seconds": round(time.perf_counter() - started, 2),
-        "epochs": len(history.get("loss", ())),
-        "interrupted": stop.requested and int(outer.optimizer.iterations) < planned,
-        "bfloat16": bfloat16,
-        "images_per_class": images_per_class,
-    }
-
-
-def _batches(config: Config, labels: np.ndarray) -> tuple[int, int]:
-    """Return the left images of a batch, and how many images of a class stand together."""
-    if config.pairs != "all":
-        return config.batch_size, 1
-    chosen = config.images_per_class or choose_images_per_class(labels, config.batch_size)
-    if chosen > 1 and not config.images_per_class:
-        _log.info(
-            "There are many classes: batches are drawn %d images of a class at a time "
-            "(images_per_class).",
-            chosen,
-        )
-    return config.classes_per_batch * chosen // 2 or config.batch_size, chosen
-
-
-def _loss(config: Config) -> keras.losses.Loss:
-    if config.loss == "multi-similarity":
-        return MultiSimilarityLoss()
-    if config.loss == "semi-hard-triplet":
-        return TripletSemiHardLoss()
-    if config.loss == "supervised-contrastive":
-        return SupervisedContrastiveLoss()
-    return ContrastiveLoss(config.margin, config.positive_margin, weighting=config.weighting)
 
 
 def _sizes(dataset: Dataset) -> dict[str, int]:

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from siamese_keras.config import PRESETS, Config
+from siamese_keras.config import Config
 from siamese_keras.errors import ArgumentError
 from siamese_keras.models.base_model import (
     average_flipped,
@@ -10,6 +10,7 @@ from siamese_keras.models.base_model import (
     extend_base_model,
     keep_features,
 )
+from siamese_keras.presets import PRESETS
 
 
 def images(rng, n, shape=(28, 28, 1)):

@@ -1,0 +1,110 @@
+"""The named presets: settings that go together."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+
+from siamese_keras.config import Config
+from siamese_keras.errors import ArgumentError
+
+PRESETS: Mapping[str, Config] = types.MappingProxyType(
+    {
+        # The default: all pairs of a batch, a small CNN, unit-length embeddings.
+        "fast": Config(),
+        # The most accurate: a residual CNN and augmented images, for longer.
+        "best": Config(
+            augment="flip-shift-erase",
+            architecture="resnet",
+            embedding_dim=128,
+            kept_features=0.5,
+            flip_averaging=True,
+            optimizer="adam",
+            learning_rate=1e-2,
+            epochs=30,
+            bfloat16=False,
+        ),
+        # For classes that training does not show. Silhouette and edges stay in the embedding, one
+        # linear layer adds what separates the classes that are seen, and one epoch of it is enough:
+        # more of either makes the network forget what its classes do not need.
+        "open-set": Config(
+            augment="flip-shift",
+            architecture="silhouette-edges",
+            unit_length=False,
+            margin=6.0,
+            positive_margin=3.0,
+            weighting="balanced",
+            epochs=1,
+            optimizer="adam",
+            learning_rate=1e-3,
+            bfloat16=False,
+        ),
+        # For many classes with few images each, and for classes that training does not show.
+        "many-classes": Config(
+            augment="shift",
+            embedding_dim=256,
+            loss="multi-similarity",
+            epochs=40,
+        ),
+        # The same on features of a network that was trained on ImageNet.
+        "pretrained": Config(
+            backbone="efficientnet_v2_b0",
+            backbone_stages=5,
+            dropout=0.3,
+            embedding_dim=512,
+            loss="multi-similarity",
+            epochs=30,
+            optimizer="adam",
+            learning_rate=2e-3,
+        ),
+        # The classic exercise with a multi-layer perceptron, as six public notebooks have it:
+        # 0.9136 to 0.9154 pair accuracy at distance 0.5.
+        "classic-mlp": Config(
+            pairs="classic",
+            architecture="mlp",
+            units=(128, 128),
+            dropout=0.1,
+            embedding_dim=128,
+            embedding_activation="relu",
+            unit_length=False,
+            margin=1.0,
+            positive_margin=0.0,
+            weighting="uniform",
+            epochs=20,
+            optimizer="rmsprop",
+            learning_rate=1e-3,
+            schedule="constant",
+            bfloat16=False,
+        ),
+        # The exercise with a convolutional network: random second image, margin 2.
+        "classic-cnn": Config(
+            pairs="random",
+            filters=(32, 64),
+            units=(256,),
+            embedding_dim=16,
+            unit_length=False,
+            margin=2.0,
+            positive_margin=0.0,
+            weighting="uniform",
+            epochs=5,
+            optimizer="adam",
+            learning_rate=1e-3,
+            schedule="constant",
+            bfloat16=False,
+        ),
+    }
+)
+
+
+def as_config(config: Config | str) -> Config:
+    """Return settings, given as such or as the name of a preset.
+
+    Raises:
+        ArgumentError: When it is neither.
+    """
+    if isinstance(config, Config):
+        return config
+    if not isinstance(config, str) or config not in PRESETS:
+        known = ", ".join(PRESETS)
+        raise ArgumentError(f"`config` must be a `Config` or one of {known}. Received: {config!r}")
+    return PRESETS[config]
