@@ -126,10 +126,12 @@ def test_callbacks_are_called(sample):
 # After so few steps the averages that batch normalization keeps are far from those of the images.
 @pytest.mark.filterwarnings("ignore:The embedding collapses")
 @pytest.mark.parametrize("preset", sorted(PRESETS))
-def test_every_preset_trains(preset, sample):
+def test_every_preset_trains(preset, sample, backbone_file):
     config = dataclasses.replace(
         PRESETS[preset], dataset="idx", validation_size=100, epochs=1, batch_size=64
     )
+    if config.backbone:  # whose weights would have to be downloaded
+        config = dataclasses.replace(config, backbone=str(backbone_file), backbone_stages=3)
     verifier = fit(sample, config, verbose=0)
     assert np.isfinite(verifier.history["val_loss"]).all()
 
@@ -146,8 +148,8 @@ def test_an_unknown_preset_is_refused_with_the_known_ones(sample):
     with pytest.raises(ArgumentError) as refused:
         fit(sample, "quick")
     assert str(refused.value) == (
-        "`config` must be a `Config` or one of fast, best, open-set, classic-mlp, classic-cnn. "
-        "Received: 'quick'"
+        "`config` must be a `Config` or one of fast, best, open-set, many-classes, pretrained, "
+        "classic-mlp, classic-cnn. Received: 'quick'"
     )
 
 
