@@ -19,7 +19,7 @@ from siamese_keras.models.calibration import Calibration
 _SEED = 0
 _QUERIES = 10_000  # of a few-shot figure, at least
 _RANKED = 2_000  # queries of the mean average precision
-_CLUSTERED = 20_000_000  # images times classes, at most, or clustering takes minutes
+_CLUSTERED = 500_000_000  # numbers that a step of k-means compares, at most, or it takes minutes
 _CLASSES, _OTHERS = 1_000, 2_000  # of the figures per class
 _FAR = (1e-3, 1e-1)  # the false accept rates that a threshold is usually chosen for
 
@@ -42,8 +42,8 @@ def open_set_metrics(
         `num_classes`, `num_images` and `single_images`, those that are the only ones of their
         class; `one_shot` and `five_shot`, each with `<N>_way` and `<N>_way_ci95` for N = 5, 20 and
         all classes, as far as there are as many; `map`, the mean average precision of the whole
-        ranking; `nmi`; `opis`; and `sensitivity` and `specificity`, the means over classes, each
-        with the `_std` over classes.
+        ranking; `nmi`, unless clustering would take minutes; `opis`; and `sensitivity` and
+        `specificity`, the means over classes, each with the `_std` over classes.
     """
     _, count = np.unique(labels, return_counts=True)
     found: dict[str, Any] = {
@@ -58,7 +58,7 @@ def open_set_metrics(
             share, interval = few_shot(embeddings, labels, ways=ways, shots=shots, seed=_SEED)
             found[name] |= {f"{ways}_way": share, f"{ways}_way_ci95": interval}
     found["map"] = mean_average_precision(embeddings, labels, queries)
-    if len(labels) * len(count) <= _CLUSTERED:
+    if embeddings.size * len(count) <= _CLUSTERED:
         found["nmi"] = clustering_nmi(embeddings, labels)
     classes = class_figures(embeddings, labels, calibration)
     for name in ("sensitivity", "specificity"):
@@ -220,13 +220,16 @@ def _class_distances(
     rng = np.random.default_rng(_SEED)
     present, of, count = np.unique(labels, return_inverse=True, return_counts=True)
     others = np.sort(rng.permutation(len(labels))[:_OTHERS])
+    embeddings = embeddings.astype(np.float64)
+    other_embeddings, other_classes = embeddings[others], of[others]
+    squares = np.square(other_embeddings).sum(axis=1)
     found = []
     for index in np.sort(rng.permutation(len(present))[:_CLASSES]).tolist():
         members = rng.permutation(np.flatnonzero(of == index))[:100]
-        within = np.sqrt(_squared_distances(embeddings[members], embeddings[members]))
-        outside = np.sqrt(
-            _squared_distances(embeddings[members], embeddings[others[of[others] != index]])
-        )
+        own = embeddings[members]
+        within = np.sqrt(_squared_distances(own, own))
+        outside = np.square(own).sum(axis=1)[:, np.newaxis] + squares - 2 * own @ other_embeddings.T
+        outside = np.sqrt(np.maximum(outside[:, other_classes != index], 0))
         same = within[np.triu_indices(len(members), 1)]
         found.append((int(present[index]), int(count[index]), same, outside.ravel()))
     return found
