@@ -205,8 +205,8 @@ class Config:
         if self.kept_features and (self.backbone or self.architecture not in ("cnn", "resnet")):
             raise ArgumentError(
                 "`kept_features` needs the architecture cnn or resnet. Received: "
-                f"kept_features={self.kept_features}, "
-                + (f"backbone={self.backbone!r}" if self.backbone else f"{self.architecture=}"[5:])
+                f"kept_features={self.kept_features}, architecture={self.architecture!r}, "
+                f"backbone={self.backbone!r}"
             )
         if self.fine_tune and not self.backbone:
             raise ArgumentError(

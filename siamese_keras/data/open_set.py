@@ -100,11 +100,20 @@ def hold_out_classes(
         already is returned as it is.
 
     Raises:
-        ArgumentError: When a class is unknown, or fewer than two classes are on either side.
+        ArgumentError: When a class is unknown, fewer than two classes are on either side, or the
+            classes are cut already in another way.
     """
-    if dataset.is_open_set or not unseen_classes:
+    if not unseen_classes:
         return dataset, None
     unseen = choose_classes(unseen_classes, dataset.class_names, dataset.train.labels)
+    if dataset.is_open_set:
+        named = _share(unseen_classes[0], dataset.class_names) is None
+        if named and not unseen <= set(dataset.test.labels.tolist()):
+            raise ArgumentError(
+                "`unseen_classes` must be among the dataset's test classes: it is cut by class "
+                f"already. Received: {', '.join(unseen_classes)}"
+            )
+        return dataset, None
     held_out = sorted(unseen)
     if len(unseen) < 2 or len(set(np.unique(dataset.train.labels)) - unseen) < 2:
         raise ArgumentError(

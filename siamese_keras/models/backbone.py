@@ -96,8 +96,7 @@ def _from_file(path: str, image_shape: tuple[int, int, int]) -> keras.Model:
         raise ModelError(f"`backbone` must be a file. `{path}` is missing.")
     try:
         network = keras.models.load_model(path, compile=False)
-        shape = tuple(network.input_shape[1:])
-        network.outputs[0].shape  # noqa: B018
+        shape, _ = tuple(network.input_shape[1:]), network.outputs[0]
     except Exception as error:  # Keras raises many kinds for a damaged archive
         first_line = str(error).partition("\n")[0]
         raise ModelError(f"`{path}` cannot be loaded as a backbone. {first_line}") from None

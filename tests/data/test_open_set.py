@@ -190,3 +190,7 @@ def test_a_share_of_few_classes_is_held_out_too(sample):
 def test_a_dataset_that_is_cut_by_class_stays_as_it_is(many):
     dataset = by_class(many)
     assert hold_out_classes(dataset, ["20%"]) == (dataset, None)
+    tested, trained = (MANY[split.labels[0]] for split in (dataset.test, dataset.train))
+    assert hold_out_classes(dataset, [tested]) == (dataset, None)
+    with pytest.raises(ArgumentError, match="must be among the dataset's test classes"):
+        hold_out_classes(dataset, [tested, trained])
