@@ -96,7 +96,7 @@ def load_dataset(
     if name == "folder":
         source = load_image_folder(_existing(folder, name), image_size)
     else:
-        source = Source(*_find(name, folder))
+        source = _find(name, folder)
     if name == "fashion_mnist":
         source = dataclasses.replace(source, class_names=FASHION_MNIST_CLASSES)
     if image_size and name != "folder":
@@ -105,7 +105,8 @@ def load_dataset(
             train=_resized(source.train, image_size),
             test=source.test and _resized(source.test, image_size),
         )
-    return _cut(source, _short_name(name, folder), validation_size, unseen_classes)
+    dataset = _cut(source, _short_name(name, folder), validation_size, unseen_classes)
+    return dataclasses.replace(dataset, superclasses=source.superclasses)
 
 
 def _cut(source: Source, name: str, validation_size: int, unseen_classes: Sequence[str]) -> Dataset:
@@ -159,12 +160,13 @@ def _short_name(name: str, folder: Path | None) -> str:
     return re.sub(r"[^\w.-]+", "_", name).strip("._") or "dataset"
 
 
-def _find(name: str, data_dir: Path | None) -> tuple[Split, Split | None, tuple[str, ...]]:
-    """Return train and test images, and class names, from the first place that has them."""
+def _find(name: str, data_dir: Path | None) -> Source:
+    """Return what the dataset holds, from the first place that has them."""
     if data_dir is not None:
         _existing(data_dir, name)
         if name in ("idx", "fashion_mnist") and has_idx_files(data_dir):
-            return read_idx_folder(data_dir, FASHION_MNIST_SHA256 if name != "idx" else (None,) * 4)
+            digests = FASHION_MNIST_SHA256 if name != "idx" else (None,) * 4
+            return Source(*read_idx_folder(data_dir, digests))
         if name == "idx" or not (data_dir / name).is_dir():
             raise DataError(
                 f"The data folder `{data_dir}` must hold the IDX files {', '.join(IDX_FILES)} "
@@ -181,7 +183,7 @@ def _find(name: str, data_dir: Path | None) -> tuple[Split, Split | None, tuple[
     if name == "fashion_mnist":
         for folder in filter(has_idx_files, idx_folders()):
             try:
-                return read_idx_folder(folder, FASHION_MNIST_SHA256)
+                return Source(*read_idx_folder(folder, FASHION_MNIST_SHA256))
             except DataError as error:
                 _log.warning("Skipping %s", error)
     return load_tfds(name, prepared)

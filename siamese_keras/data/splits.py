@@ -78,6 +78,7 @@ class Source:
         class_names: Names by label.
         validation: Validation images that the dataset brings along.
         queries: bool, of each test image: whether it is a query, searched for among the others.
+        superclasses: int, of each label its superclass, such as the alphabet of a character.
     """
 
     train: Split
@@ -85,6 +86,7 @@ class Source:
     class_names: tuple[str, ...]
     validation: Split | None = None
     queries: np.ndarray | None = None
+    superclasses: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -101,6 +103,8 @@ class Dataset:
         name: Short name; a model trained on the dataset is exported under it.
         queries: bool, of each test image: whether it is a query, searched for among the others, the
             gallery. None where each image is searched for among all others.
+        superclasses: int, of each label its superclass, such as the alphabet of a character; -1
+            for a class without images. None where there are no superclasses.
 
     Raises:
         DataError: When the splits have images of different shapes or a label has no name.
@@ -112,6 +116,7 @@ class Dataset:
     class_names: tuple[str, ...]
     name: str = "dataset"
     queries: np.ndarray | None = None
+    superclasses: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
@@ -130,6 +135,11 @@ class Dataset:
             raise DataError(
                 f"`queries` must be {len(self.test)} truth values, one for each test image. "
                 f"Received: shape {self.queries.shape}"
+            )
+        if self.superclasses is not None and self.superclasses.shape != (self.num_classes,):
+            raise DataError(
+                f"`superclasses` must be {self.num_classes} integers, one for each class. "
+                f"Received: shape {self.superclasses.shape}"
             )
 
     def __repr__(self) -> str:

@@ -13,17 +13,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from siamese_keras.data.splits import Split
+import numpy as np
+
+from siamese_keras.data.splits import Source, Split
 from siamese_keras.errors import DataError, NotPreparedError
 
 _log = logging.getLogger(__name__)
 
+SUPERCLASS_FEATURES = ("alphabet", "coarse_label")
 PROBE_SECONDS = 8  # for a host to answer before a download
 
 
-def load_tfds(
-    name: str, data_dir: Path, *, download: bool = True
-) -> tuple[Split, Split, tuple[str, ...]]:
+def load_tfds(name: str, data_dir: Path, *, download: bool = True) -> Source:
     """Load a dataset that TFDS knows.
 
     Args:
@@ -32,7 +33,8 @@ def load_tfds(
         download: Download and prepare it when it is not there.
 
     Returns:
-        Train and test images, and the names of the classes.
+        Train and test images, the names of the classes, and their superclasses where the dataset
+        has any, as Omniglot and CIFAR-100 do.
 
     Raises:
         DataError: When TFDS does not know it, cannot get it, or it is not of classified images of
@@ -57,11 +59,20 @@ def load_tfds(
     test_name = next((s for s in ("test", "validation") if s in builder.info.splits), None)
     if "train" not in builder.info.splits or test_name is None:
         raise DataError(f"TFDS dataset {name!r} must have the splits train and test.")
+    superclass = next((f for f in SUPERCLASS_FEATURES if f in features), None)
+    superclasses = np.full(features["label"].num_classes, -1)
     splits = []
     for split in ("train", test_name):
         columns = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
         splits.append(Split(columns["image"], columns["label"]))
-    return splits[0], splits[1], tuple(features["label"].names)
+        if superclass is not None:
+            superclasses[columns["label"]] = columns[superclass]
+    return Source(
+        splits[0],
+        splits[1],
+        class_names=tuple(features["label"].names),
+        superclasses=None if superclass is None else superclasses,
+    )
 
 
 def _prepare(builder: Any, name: str, tfds: Any) -> None:

@@ -6,6 +6,7 @@ not change from call to call keeps the time in bounds; each function says of wha
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ def open_set_metrics(
     labels: np.ndarray,
     calibration: Calibration,
     queries: np.ndarray | None = None,
+    superclasses: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Evaluate embeddings of unseen classes.
 
@@ -37,11 +39,13 @@ def open_set_metrics(
         labels: int `[n]`; at least two classes, one of them with two images.
         calibration: Threshold, fitted on other classes.
         queries: As in `mean_average_precision`.
+        superclasses: As in `few_shot`.
 
     Returns:
         `num_classes`, `num_images` and `single_images`, those that are the only ones of their
         class; `one_shot` and `five_shot`, each with `<N>_way` and `<N>_way_ci95` for N = 5, 20 and
-        all classes, as far as there are as many; `map`, the mean average precision of the whole
+        all classes, as far as there are as many; with superclasses, `one_shot_within_superclass`,
+        the same for classes of one superclass; `map`, the mean average precision of the whole
         ranking; `nmi`, unless clustering would take minutes; `opis`; and `sensitivity` and
         `specificity`, the means over classes, each with the `_std` over classes.
     """
@@ -57,6 +61,8 @@ def open_set_metrics(
         for ways in sorted({5, 20, possible} & set(range(2, possible + 1))):
             share, interval = few_shot(embeddings, labels, ways=ways, shots=shots, seed=_SEED)
             found[name] |= {f"{ways}_way": share, f"{ways}_way_ci95": interval}
+    if superclasses is not None:
+        found["one_shot_within_superclass"] = _within_superclass(embeddings, labels, superclasses)
     found["map"] = mean_average_precision(embeddings, labels, queries)
     if embeddings.size * len(count) <= _CLUSTERED:
         found["nmi"] = clustering_nmi(embeddings, labels)
@@ -69,8 +75,27 @@ def open_set_metrics(
     return found
 
 
+def _within_superclass(
+    embeddings: np.ndarray, labels: np.ndarray, superclasses: np.ndarray
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for ways in (5, 20):
+        with contextlib.suppress(ArgumentError):  # no superclass has so many classes
+            share, interval = few_shot(
+                embeddings, labels, ways=ways, shots=1, seed=_SEED, superclasses=superclasses
+            )
+            found |= {f"{ways}_way": share, f"{ways}_way_ci95": interval}
+    return found
+
+
 def few_shot(
-    embeddings: np.ndarray, labels: np.ndarray, *, ways: int, shots: int, seed: int
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    *,
+    ways: int,
+    shots: int,
+    seed: int,
+    superclasses: np.ndarray | None = None,
 ) -> tuple[float, list[float]]:
     """Evaluate N-way few-shot classification by the nearest class mean.
 
@@ -85,6 +110,9 @@ def few_shot(
         ways: Number of classes N.
         shots: Support images of each class; 1 is one-shot classification.
         seed: Seed of the episodes.
+        superclasses: int, of each label its superclass. The classes of an episode are then drawn
+            from one superclass, each superclass with at least `ways` classes being as likely. None
+            draws from all classes.
 
     Returns:
         The share of queries that are right, and its 95 % interval by bootstrap over classes.
@@ -93,19 +121,29 @@ def few_shot(
         ArgumentError: When there are too few classes, or none has an image to ask about.
 
     Reference:
-        Snell, Swersky & Zemel, "Prototypical Networks for Few-shot Learning" (2017).
+        Snell, Swersky & Zemel, "Prototypical Networks for Few-shot Learning" (2017). Trials within
+        a superclass are those of Koch, Zemel & Salakhutdinov, "Siamese Neural Networks for One-shot
+        Image Recognition" (2015), whose superclasses are alphabets.
     """
     rng = np.random.default_rng((seed, ways, shots))
     present, of, count = np.unique(labels, return_inverse=True, return_counts=True)
     usable = np.flatnonzero(count >= shots)
-    if len(usable) < ways or count.max() <= shots:
+    groups = [usable]
+    if superclasses is not None:
+        of_usable = superclasses[present[usable]]
+        groups = [usable[of_usable == superclass] for superclass in np.unique(of_usable)]
+    groups = [group for group in groups if len(group) >= ways and (count[group] > shots).any()]
+    if not groups:
+        of_one = "" if superclasses is None else " of one superclass"
         raise ArgumentError(
-            f"{ways}-way {shots}-shot classification needs {ways} classes of {shots} images and "
-            f"one more image. Received: {len(usable)} such classes, the largest of {count.max()}"
+            f"{ways}-way {shots}-shot classification needs {ways} classes{of_one} of {shots} images"
+            f" and one more image. Received: {len(usable)} such classes, the largest of "
+            f"{count.max()}"
         )
     asked, right = np.zeros((2, len(present)), np.int64)
     while asked.sum() < _QUERIES:
-        chosen = rng.permutation(usable)[:ways]
+        group = groups[0] if superclasses is None else groups[rng.integers(len(groups))]
+        chosen = rng.permutation(group)[:ways]
         place = np.full(len(present), -1)
         place[chosen] = np.arange(ways)
         images = rng.permutation(np.flatnonzero(place[of] >= 0))

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+_SHOTS = (
+    ("one_shot", "one-shot"),
+    ("five_shot", "five-shot"),
+    ("one_shot_within_superclass", "within superclass"),  # one-shot
+)
+
 
 def report_table(report: dict[str, Any]) -> str:
     """Return the main figures of `Report.metrics`, a line each."""
@@ -56,10 +62,10 @@ def _open_set_rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
     about = f"{figures['num_images']} images of {number} classes that training did not show"
     about += f", {single} with one image" if single else ""
     rows = [("open set", about)]
-    for kind, name in (("one_shot", "one-shot"), ("five_shot", "five-shot")):
+    for kind, name in _SHOTS:
         shares = [
             f"{share:.4f} {key.replace('_', '-')}"
-            for key, share in figures[kind].items()
+            for key, share in figures.get(kind, {}).items()
             if not key.endswith("_ci95")
         ]
         if shares:

@@ -13,6 +13,8 @@ from siamese_keras.data.datasets import load_dataset
 from siamese_keras.data.idx import IDX_FILES, idx_path, read_idx
 from siamese_keras.data.tfds import load_tfds
 from siamese_keras.errors import DataError, NotPreparedError
+from siamese_keras.evaluation.baselines import raw_pixels
+from siamese_keras.evaluation.protocol import score
 
 # Debian strips the gzip header's name and time; TFDS verifies the compressed bytes.
 PUBLISHED_MTIME = {"train": 1504176606, "t10k": 1504176627}
@@ -74,12 +76,51 @@ class ShapesWithoutImages(Shapes):
     FEATURES = {"text": tfds.features.Text(), "label": LABEL}  # noqa: RUF012
 
 
+class MadeOmniglot(tfds.core.GeneratorBasedBuilder):
+    """Alphabets as in Omniglot, no alphabet in both parts: 24 characters, then 10, five times."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    ALPHABETS = {"train": (0, 1, 2), "test": (3, 4)}  # noqa: RUF012
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(21, 21, 3)),
+                    "alphabet": tfds.features.ClassLabel(num_classes=50),
+                    "alphabet_char_id": np.int64,
+                    "label": tfds.features.ClassLabel(num_classes=100),
+                }
+            ),
+        )
+
+    def _split_generators(self, dl_manager):
+        return {part: self._generate_examples(part) for part in self.ALPHABETS}
+
+    def _generate_examples(self, part):
+        rng = np.random.default_rng(len(part))
+        for alphabet in self.ALPHABETS[part]:
+            for character in range(8 if part == "train" else 5):
+                for drawer in range(5):
+                    yield (
+                        f"{alphabet}_{character}_{drawer}",
+                        {
+                            "image": rng.integers(0, 256, (21, 21, 3), np.uint8),
+                            "alphabet": alphabet,
+                            "alphabet_char_id": character,
+                            "label": 10 * alphabet + character,
+                        },
+                    )
+
+
 def values(split):
     return sorted(split.images[:, 0, 0, 0].tolist())
 
 
 def test_images_labels_and_names_are_taken_from_tfds(tmp_path):
-    train, test, names = load_tfds("shapes_complete", tmp_path)
+    source = load_tfds("shapes_complete", tmp_path)
+    train, test, names = source.train, source.test, source.class_names
     assert names == ("circle", "square")
     assert values(train) == list(range(20))
     assert values(test) == list(range(100, 120))
@@ -89,13 +130,15 @@ def test_images_labels_and_names_are_taken_from_tfds(tmp_path):
 
 
 def test_validation_stands_in_for_a_missing_test_split(tmp_path):
-    train, test, _ = load_tfds("shapes_with_validation", tmp_path)
+    source = load_tfds("shapes_with_validation", tmp_path)
+    train, test = source.train, source.test
     assert values(train) == list(range(100, 120))
     assert values(test) == list(range(20))
 
 
 def test_test_is_preferred_to_validation(tmp_path):
-    train, test, _ = load_tfds("shapes_with_both", tmp_path)
+    source = load_tfds("shapes_with_both", tmp_path)
+    train, test = source.train, source.test
     assert values(train) == list(range(20))
     assert values(test) == list(range(200, 220))
 
@@ -121,12 +164,37 @@ def test_an_unknown_dataset_is_reported(name, tmp_path):
         load_tfds(name, tmp_path)
 
 
+def test_omniglot_keeps_its_classes_and_its_alphabets(tmp_path):
+    """Of made images: the real one is 1,623 characters by twenty people."""
+    real = tfds.builder("omniglot", data_dir=tmp_path).info.features
+    made = MadeOmniglot(data_dir=tmp_path).info.features
+    assert {name: feature.np_dtype for name, feature in made.items()} == {
+        name: feature.np_dtype for name, feature in real.items()
+    }
+    (tmp_path / "made_omniglot").mkdir()
+    dataset = load_dataset("made_omniglot", tmp_path, image_size=14)
+    assert dataset.is_open_set
+    assert dataset.image_shape == (14, 14, 3)
+    assert len(dataset.test) == 2 * 5 * 5
+    classes = {part: set(split.labels.tolist()) for part, split in dataset.splits.items()}
+    assert classes["train"] | classes["validation"] == {
+        10 * a + c for a in range(3) for c in range(8)
+    }
+    assert not classes["train"] & classes["validation"]
+    assert classes["test"] == {10 * a + c for a in (3, 4) for c in range(5)}
+    for label in set.union(*classes.values()):
+        assert dataset.superclasses[label] == label // 10
+    scored = score(raw_pixels, dataset).metrics["open_set"]
+    assert set(scored["one_shot"]) == {"5_way", "5_way_ci95", "10_way", "10_way_ci95"}
+    assert set(scored["one_shot_within_superclass"]) == {"5_way", "5_way_ci95"}
+
+
 def test_nothing_is_prepared_unless_it_may_be(tmp_path):
     with pytest.raises(NotPreparedError):
         load_tfds("shapes_complete", tmp_path, download=False)
     assert not list(tmp_path.rglob("*.json"))
     load_tfds("shapes_complete", tmp_path)
-    assert len(load_tfds("shapes_complete", tmp_path, download=False)[0]) == 20
+    assert len(load_tfds("shapes_complete", tmp_path, download=False).train) == 20
 
 
 def test_a_dataset_of_tfds_is_split_and_resized_by_its_name(empty_machine, monkeypatch):

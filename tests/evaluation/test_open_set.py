@@ -77,6 +77,31 @@ def test_a_tie_is_not_won():
     assert few_shot(np.zeros((4, 3)), labels, ways=2, shots=1, seed=0)[0] == 0
 
 
+def test_within_a_superclass_only_its_classes_compete():
+    """Two superclasses with the same three points each: a class has a twin in the other one."""
+    labels = np.repeat(np.arange(6), 4)
+    superclasses = np.array([0, 0, 0, 1, 1, 1])
+    embeddings = np.array([[0.0], [1.0], [2.0]])[labels % 3]
+
+    def one_shot(**options):
+        return few_shot(embeddings, labels, shots=1, seed=0, **options)[0]
+
+    assert one_shot(ways=3, superclasses=superclasses) == 1
+    assert one_shot(ways=6) == 0  # a tie with the twin
+    with pytest.raises(ArgumentError, match="needs 4 classes of one superclass"):
+        one_shot(ways=4, superclasses=superclasses)
+
+
+def test_the_report_has_one_shot_within_superclasses_where_there_are_any(rng):
+    embeddings, labels = clouds(rng, [4] * 12)
+    calibration = Calibration(1.0, 1.0)
+    superclasses = np.zeros(22, int)
+    superclasses[16:] = 1
+    found = open_set_metrics(embeddings, labels, calibration, superclasses=superclasses)
+    assert set(found["one_shot_within_superclass"]) == {"5_way", "5_way_ci95"}
+    assert "one_shot_within_superclass" not in open_set_metrics(embeddings, labels, calibration)
+
+
 def test_few_shot_is_a_function_of_its_seed(rng):
     embeddings, labels = clouds(rng, [4] * 12)
     first, again, other = (
