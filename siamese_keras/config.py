@@ -122,6 +122,11 @@ class Config:
     flip_averaging: bool = _option(
         False, "base model", "average the embeddings of an image and its mirror image"
     )
+    shift_averaging: bool = _option(
+        False,
+        "base model",
+        "average the embeddings of an image and of it shifted by a pixel, four ways",
+    )
 
     backbone: str = _option(
         "",
@@ -159,6 +164,10 @@ class Config:
     )
     weighting: Weighting = _option(
         "nonzero", "loss", "contrastive: which pairs of a batch the loss is the mean of"
+    )
+
+    temperature: float = _option(
+        0.1, "loss", "supervised-contrastive: what similarities are divided by", above=0
     )
 
     epochs: int = _option(4, "optimization", "passes over the training images", at_least=1)

@@ -10,7 +10,7 @@ from keras import layers
 
 from siamese_keras.config import Activation, Architecture, Pooling
 from siamese_keras.errors import ArgumentError, check_choice
-from siamese_keras.models.image_ops import edge_strengths, flip_images, silhouette
+from siamese_keras.models.image_ops import edge_strengths, flip_images, shift_images, silhouette
 
 
 def _silhouette_and_edges(x: Any) -> Any:
@@ -56,6 +56,10 @@ _POOLING: dict[str, Any] = {
 }
 
 
+# Name of the view, pixels down, pixels right.
+_SHIFTS = (("up", -1, 0), ("down", 1, 0), ("left", 0, -1), ("right", 0, 1))
+
+
 def build_base_model(
     image_shape: tuple[int, int, int],
     *,
@@ -69,6 +73,7 @@ def build_base_model(
     unit_length: bool = True,
     kept_features: float = 0.0,
     flip_averaging: bool = False,
+    shift_averaging: bool = False,
 ) -> keras.Model:
     """Build the network that maps an image to its embedding.
 
@@ -91,6 +96,7 @@ def build_base_model(
         unit_length: Scale every embedding to Euclidean length 1, so that distances lie in [0, 2].
         kept_features: Norm of the features that `keep_features` keeps; 0 keeps none.
         flip_averaging: Embed an image as `average_flipped` does.
+        shift_averaging: Embed an image as `average_shifted` does.
 
     Returns:
         Model named `base`: uint8 `[batch, height, width, channels]`, 0 to 255, to float32
@@ -140,20 +146,30 @@ def build_base_model(
         x = layers.UnitNormalization(name="unit_length")(x)
     base = keras.Model(image, x, name="base")
     return extend_base_model(
-        base, kept_features=kept_features, flip_averaging=flip_averaging, unit_length=unit_length
+        base,
+        kept_features=kept_features,
+        flip_averaging=flip_averaging,
+        shift_averaging=shift_averaging,
+        unit_length=unit_length,
     )
 
 
 def extend_base_model(
-    base: keras.Model, *, kept_features: float, flip_averaging: bool, unit_length: bool
+    base: keras.Model,
+    *,
+    unit_length: bool,
+    kept_features: float = 0.0,
+    flip_averaging: bool = False,
+    shift_averaging: bool = False,
 ) -> keras.Model:
     """Extend a trained base model by what needs no training.
 
     Args:
         base: A base model without extensions; its weights are shared, not copied.
+        unit_length: Scale the embedding to Euclidean length 1.
         kept_features: As in `build_base_model`.
         flip_averaging: As in `build_base_model`.
-        unit_length: Scale the embedding to Euclidean length 1.
+        shift_averaging: As in `build_base_model`.
 
     Returns:
         The extended base model; `base` itself when there is nothing to extend.
@@ -163,7 +179,9 @@ def extend_base_model(
     """
     if kept_features:
         base = keep_features(base, kept_features, unit_length=unit_length)
-    return average_flipped(base, unit_length=unit_length) if flip_averaging else base
+    if flip_averaging:
+        base = average_flipped(base, unit_length=unit_length)
+    return average_shifted(base, unit_length=unit_length) if shift_averaging else base
 
 
 def keep_features(base: keras.Model, norm: float, *, unit_length: bool) -> keras.Model:
@@ -219,12 +237,37 @@ def average_flipped(base: keras.Model, *, unit_length: bool) -> keras.Model:
     Returns:
         A base model that takes twice the time.
     """
+    dtype = base.inputs[0].dtype
+    return _average(base, [layers.Lambda(flip_images, dtype=dtype, name="flip")], unit_length)
+
+
+def average_shifted(base: keras.Model, *, unit_length: bool) -> keras.Model:
+    """Average the embeddings of an image and of the same image shifted by a pixel, four ways.
+
+    Args:
+        base: A base model; its weights are shared, not copied.
+        unit_length: Scale the mean to Euclidean length 1.
+
+    Returns:
+        A base model that takes five times the time.
+    """
+    dtype = base.inputs[0].dtype
+    shifts = [
+        layers.Lambda(
+            shift_images, dtype=dtype, name=name, arguments={"down": down, "right": right}
+        )
+        for name, down, right in _SHIFTS
+    ]
+    return _average(base, shifts, unit_length)
+
+
+def _average(base: keras.Model, views: Sequence[keras.Layer], unit_length: bool) -> keras.Model:
+    """Average the embeddings of an image and of other views of it."""
     # A Sequential model has no `input` before it is called.
     network = keras.Model(base.inputs[0], base.outputs[0], name="network")
-    dtype = base.inputs[0].dtype
-    image = keras.Input(base.input_shape[1:], dtype=dtype, name="image")
-    flipped = layers.Lambda(flip_images, dtype=dtype, name="flip")(image)
-    x = layers.Average(name="average")([network(image), network(flipped)])
+    image = keras.Input(base.input_shape[1:], dtype=base.inputs[0].dtype, name="image")
+    embeddings = [network(image), *(network(view(image)) for view in views)]
+    x = layers.Average(name="average")(embeddings)
     if unit_length:
         x = layers.UnitNormalization(name="mean_unit_length")(x)
     return keras.Model(image, x, name="base")

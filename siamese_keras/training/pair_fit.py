@@ -125,5 +125,5 @@ def _loss(config: Config) -> keras.losses.Loss:
     if config.loss == "semi-hard-triplet":
         return TripletSemiHardLoss()
     if config.loss == "supervised-contrastive":
-        return SupervisedContrastiveLoss()
+        return SupervisedContrastiveLoss(config.temperature)
     return ContrastiveLoss(config.margin, config.positive_margin, weighting=config.weighting)

@@ -19,7 +19,7 @@ from siamese_keras.errors import ArgumentError, SiameseKerasError, TrainingError
 from siamese_keras.evaluation.protocol import calibrate
 from siamese_keras.files import new_folder
 from siamese_keras.models.backbone import build_backbone, build_head, unfreeze, with_head
-from siamese_keras.models.base_model import average_flipped, build_base_model, extend_base_model
+from siamese_keras.models.base_model import build_base_model, extend_base_model
 from siamese_keras.models.outer_model import build_outer_model, pair_model
 from siamese_keras.presets import as_config
 from siamese_keras.runs import save_models
@@ -30,6 +30,7 @@ from siamese_keras.verifier import Verifier
 _log = logging.getLogger(__name__)
 
 _FEATURE_BATCH = 64
+_EXTENSIONS = ("kept_features", "flip_averaging", "shift_averaging")
 
 
 def fit(
@@ -126,11 +127,11 @@ def _fit_whole(
 ) -> tuple[keras.Model, dict[str, list[float]], dict[str, Any]]:
     """Fit the base model that `config` describes, or one that is given.
 
-    Kept features and flip averaging come in after the training, which is of the embedding alone and
-    would take twice as long with both views of an image.
+    Kept features and averaging come in after the training, which is of the embedding alone and
+    would take several times as long with all views of an image.
     """
     options = config.base_model_options()
-    extensions = {name: options.pop(name) for name in ("kept_features", "flip_averaging")}
+    extensions = {name: options.pop(name) for name in _EXTENSIONS}
 
     def extended(base: keras.Model) -> keras.Model:
         return extend_base_model(base, **extensions, unit_length=config.unit_length)
@@ -200,8 +201,8 @@ def _fit_with_backbone(
             verbose, first_epoch=config.epochs,
         )  # fmt: skip
         history = {name: values + more.get(name, []) for name, values in history.items()}
-    if config.flip_averaging:
-        base = average_flipped(base, unit_length=config.unit_length)
+    averaging = {name: getattr(config, name) for name in ("flip_averaging", "shift_averaging")}
+    base = extend_base_model(base, unit_length=config.unit_length, **averaging)
     facts["fit_seconds"] = round(time.perf_counter() - started, 2)
     facts["epochs"] = len(history["loss"])
     return base, history, facts

@@ -6,6 +6,7 @@ from siamese_keras.config import Config
 from siamese_keras.errors import ArgumentError
 from siamese_keras.models.base_model import (
     average_flipped,
+    average_shifted,
     build_base_model,
     extend_base_model,
     keep_features,
@@ -165,6 +166,29 @@ def test_flips_are_averaged_of_a_sequential_model_that_was_never_called(rng):
     x = images(rng, 3, (4, 5, 1)).astype(np.float32)
     mean = (own.predict_on_batch(x) + own.predict_on_batch(x[:, :, ::-1].copy())) / 2
     np.testing.assert_allclose(averaged.predict_on_batch(x), mean, rtol=1e-4)
+
+
+def test_shifts_are_averaged(base, rng):
+    x = images(rng, 3)
+    wide = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    corners = [(1, 1), (0, 1), (2, 1), (1, 0), (1, 2)]
+    views = [np.ascontiguousarray(wide[:, y : y + 28, x_ : x_ + 28]) for y, x_ in corners]
+    mean = sum(base.predict_on_batch(view) for view in views) / 5
+    plain = average_shifted(base, unit_length=False)
+    np.testing.assert_allclose(plain.predict_on_batch(x), mean, atol=1e-6)
+    averaged = average_shifted(base, unit_length=True)
+    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    np.testing.assert_allclose(averaged.predict_on_batch(x), mean, atol=1e-6)
+    assert averaged.name == "base"
+    assert averaged.count_params() == base.count_params()
+
+
+def test_flips_and_shifts_are_averaged_together(base, rng):
+    x = images(rng, 3)
+    both = extend_base_model(base, unit_length=True, flip_averaging=True, shift_averaging=True)
+    flipped = average_flipped(base, unit_length=True)
+    expected = average_shifted(flipped, unit_length=True).predict_on_batch(x)
+    np.testing.assert_allclose(both.predict_on_batch(x), expected, atol=1e-6)
 
 
 def test_kept_features_stand_beside_the_embedding_with_their_length(base, rng):

@@ -116,7 +116,12 @@ def test_saved_models_load_in_a_fresh_process_in_safe_mode(base, rng, tmp_path):
     silhouette = build_base_model((28, 28, 1), architecture="silhouette-edges")
     silhouette.save(tmp_path / "silhouette.keras")
     extended = build_base_model(
-        (28, 28, 1), architecture="resnet", filters=(2, 4), kept_features=0.5, flip_averaging=True
+        (28, 28, 1),
+        architecture="resnet",
+        filters=(2, 4),
+        kept_features=0.5,
+        flip_averaging=True,
+        shift_averaging=True,
     )
     extended.save(tmp_path / "extended.keras")
     code = (

@@ -228,6 +228,12 @@ def test_the_loss_is_that_of_the_settings(frozen):
         assert history["val_loss"] != pytest.approx(uniform["val_loss"], rel=1e-2)
 
 
+def test_a_high_temperature_makes_all_pairs_alike(frozen):
+    """The loss of an anchor is then the logarithm of how many images it is compared with."""
+    batch = frozen(loss="supervised-contrastive", temperature=1e6, batch_size=32).history
+    assert batch["val_loss"] == pytest.approx([np.log(32)] * len(batch["val_loss"]), rel=1e-4)
+
+
 def test_the_step_is_traced_once(sample):
     """Tracing takes longer than the steps of a small model."""
     calls = []
