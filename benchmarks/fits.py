@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from keras import layers, ops
 from siamese_keras import PRESETS, Config, Dataset
 from siamese_keras import fit as fit_verifier
 from siamese_keras.data.pairs import balanced_pairs
-from siamese_keras.data.pipeline import steps_per_epoch
+from siamese_keras.data.pipeline import passes_per_epoch, steps_per_epoch
 from siamese_keras.models.embedder import KerasEmbedder
 from siamese_keras.presets import as_config
 
@@ -102,7 +102,8 @@ def fit_preset(
     config = dataclasses.replace(as_config(preset), seed=seed)
     kept = _Snapshots(snapshots)
     verifier = fit_verifier(dataset, config, callbacks=[kept], verbose=0)
-    steps = config.epochs * steps_per_epoch(config.pairs, dataset.train.labels, config.batch_size)
+    steps = steps_per_epoch(config.pairs, dataset.train.labels, config.batch_size)
+    steps *= config.epochs * passes_per_epoch(steps, config.epochs, config.min_steps)
     pairs = config.batch_size ** (2 if config.pairs == "all" else 1)
     seconds = verifier.training["fit_seconds"]
     return kept.fit(verifier.base_model, seconds, steps * 2 * config.batch_size, steps * pairs)
@@ -188,23 +189,43 @@ def fit_metric_learning(dataset: Dataset, seed: int, *, like_fast: bool) -> Fit:
     from pytorch_metric_learning.losses import ContrastiveLoss
 
     torch.manual_seed(seed)
-    torch.set_flush_denormal(True)  # as TensorFlow does: numbers near 0 take long otherwise
     config = PRESETS["fast"]
     batch_size = 2 * config.batch_size
-    epochs = config.epochs if like_fast else 5
-    network = torch_cnn(config, dataset.image_shape)
-    images, labels = dataset.train.images, dataset.train.labels
-    steps = len(images) // batch_size
+    passes = config.epochs if like_fast else 5
+    network = torch_network(config, dataset.image_shape)
     loss, optimizer = ContrastiveLoss(), torch.optim.Adam(network.parameters(), 1e-3)
     schedule = None
     if like_fast:
         loss = ContrastiveLoss(config.positive_margin, config.margin)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, _ADAM_RATE, total_steps=steps * epochs, pct_start=0.25
+            optimizer,
+            _ADAM_RATE,
+            total_steps=len(dataset.train) // batch_size * passes,
+            pct_start=0.25,
         )
-    x = torch.from_numpy(images).permute(0, 3, 1, 2)
-    y = torch.from_numpy(labels.astype(np.int64))
-    due = _due(steps * epochs)
+    orders = (torch.randperm(len(dataset.train)) for _ in range(passes))
+    return _fit_in_torch(network, dataset, passes, orders, batch_size, loss, optimizer, schedule)
+
+
+def _fit_in_torch(
+    network: Any,
+    dataset: Dataset,
+    passes: int,
+    orders: Iterable[Any],
+    batch_size: int,
+    loss: Callable[[Any, Any], Any],
+    optimizer: Any,
+    schedule: Any = None,
+    change: Callable[[Any], Any] = lambda pixels: pixels,
+) -> Fit:
+    """Fit a network with one order of the images for each pass, and keep its weights."""
+    import torch
+
+    torch.set_flush_denormal(True)  # as TensorFlow does: numbers near 0 take long otherwise
+    x = torch.from_numpy(dataset.train.images).permute(0, 3, 1, 2)
+    y = torch.from_numpy(dataset.train.labels.astype(np.int64))
+    steps = len(x) // batch_size
+    due = _due(steps * passes)
     snapshots: list[tuple[float, Any]] = []
 
     def keep() -> None:
@@ -213,36 +234,52 @@ def fit_metric_learning(dataset: Dataset, seed: int, *, like_fast: bool) -> Fit:
 
     started = time.perf_counter()
     keep()
-    for epoch in range(epochs):
-        order = torch.randperm(len(x))
+    for number, order in enumerate(orders):
         for step in range(steps):
             batch = order[step * batch_size : (step + 1) * batch_size]
             pixels = x[batch].to(torch.float32, memory_format=torch.channels_last) / 255
             optimizer.zero_grad()
-            loss(network(pixels), y[batch]).backward()
+            loss(network(change(pixels)), y[batch]).backward()
             optimizer.step()
             if schedule:
                 schedule.step()
-            if epoch * steps + step + 1 in due:
+            if number * steps + step + 1 in due:
                 keep()
     keep()
-
-    seen = steps * epochs * batch_size
-    pairs = steps * epochs * batch_size * (batch_size - 1) // 2
+    seen = steps * passes * batch_size
+    pairs = steps * passes * batch_size * (batch_size - 1) // 2
     return Fit(snapshots[-1][0], seen, pairs, snapshots, partial(embed_in_torch, network))
 
 
-def torch_cnn(config: Config, image_shape: tuple[int, int, int]) -> Any:
-    """Build the base model of architecture `cnn` in PyTorch, without the scaling to length 1."""
+def torch_network(config: Config, image_shape: tuple[int, int, int]) -> Any:
+    """Build the base model of architecture `cnn` or `resnet` in PyTorch, without unit length."""
     import torch
+
+    def convolution(before: int, filters: int, *, pool: bool = False) -> Any:
+        kernels = torch.nn.Conv2d(before, filters, 3, padding=1, bias=False)
+        torch.nn.init.kaiming_normal_(kernels.weight, nonlinearity="relu")
+        pooling = [torch.nn.MaxPool2d(2, ceil_mode=True)] if pool else []
+        return torch.nn.Sequential(
+            kernels, *pooling, torch.nn.BatchNorm2d(filters), torch.nn.ReLU()
+        )
+
+    class Residual(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self, filters: int):
+            super().__init__()
+            self.inner = torch.nn.Sequential(
+                convolution(filters, filters), convolution(filters, filters)
+            )
+
+        def forward(self, x: Any) -> Any:
+            return x + self.inner(x)
 
     height, width, channels = image_shape
     modules: list[torch.nn.Module] = []
     for before, filters in zip((channels, *config.filters), config.filters, strict=False):
-        convolution = torch.nn.Conv2d(before, filters, 3, padding=1, bias=False)
-        torch.nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-        pool = torch.nn.MaxPool2d(2, ceil_mode=True)
-        modules += [convolution, pool, torch.nn.BatchNorm2d(filters), torch.nn.ReLU()]
+        residual = config.architecture == "resnet" and len(modules) > 0
+        modules.append(convolution(before, filters, pool=not residual))
+        if residual:
+            modules += [Residual(filters), torch.nn.MaxPool2d(2, ceil_mode=True)]
         height, width = -(-height // 2), -(-width // 2)
     features = height * width * config.filters[-1]
     modules += [torch.nn.Flatten(), torch.nn.Linear(features, config.embedding_dim)]
@@ -277,46 +314,28 @@ def fit_metric_learning_per_class(config: Config, dataset: Dataset, seed: int) -
 
     torch.manual_seed(seed)
     np.random.seed(seed)  # of the sampler
-    torch.set_flush_denormal(True)
-    network = torch_cnn(config, dataset.image_shape)
-    images, labels = dataset.train.images, dataset.train.labels
-    batch_size = 2 * config.batch_size
-    steps = len(images) // batch_size
-    loss, miner = MultiSimilarityLoss(), MultiSimilarityMiner()
+    network = torch_network(config, dataset.image_shape)
+    labels, batch_size = dataset.train.labels, 2 * config.batch_size
+    steps = len(labels) // batch_size
+    passes = config.epochs * passes_per_epoch(steps, config.epochs, config.min_steps)
+    multi_similarity, miner = MultiSimilarityLoss(), MultiSimilarityMiner()
     optimizer = torch.optim.Adam(network.parameters(), _ADAM_RATE_MULTI_SIMILARITY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, _ADAM_RATE_MULTI_SIMILARITY, total_steps=steps * config.epochs, pct_start=0.25
+        optimizer, _ADAM_RATE_MULTI_SIMILARITY, total_steps=steps * passes, pct_start=0.25
     )
-    x = torch.from_numpy(images).permute(0, 3, 1, 2)
-    y = torch.from_numpy(labels.astype(np.int64))
-    due = _due(steps * config.epochs)
-    snapshots: list[tuple[float, Any]] = []
 
-    def keep() -> None:
-        weights = {name: value.clone() for name, value in network.state_dict().items()}
-        snapshots.append((time.perf_counter() - started, weights))
+    def orders() -> Iterator[Any]:
+        for _ in range(passes):
+            sampler = MPerClassSampler(labels, 4, batch_size, length_before_new_iter=len(labels))
+            yield torch.tensor(list(sampler))
 
-    started = time.perf_counter()
-    keep()
-    for epoch in range(config.epochs):
-        sampler = MPerClassSampler(labels, 4, batch_size, length_before_new_iter=len(images))
-        order = torch.tensor(list(sampler))
-        for step in range(steps):
-            batch = order[step * batch_size : (step + 1) * batch_size]
-            pixels = x[batch].to(torch.float32, memory_format=torch.channels_last) / 255
-            if config.augment == "shift":
-                pixels = _shifted(pixels)
-            optimizer.zero_grad()
-            embeddings = network(pixels)
-            loss(embeddings, y[batch], miner(embeddings, y[batch])).backward()
-            optimizer.step()
-            schedule.step()
-            if epoch * steps + step + 1 in due:
-                keep()
-    keep()
-    seen = steps * config.epochs * batch_size
-    pairs = steps * config.epochs * batch_size * (batch_size - 1) // 2
-    return Fit(snapshots[-1][0], seen, pairs, snapshots, partial(embed_in_torch, network))
+    def loss(embeddings: Any, classes: Any) -> Any:
+        return multi_similarity(embeddings, classes, miner(embeddings, classes))
+
+    change = _shifted if config.augment == "shift" else lambda pixels: pixels
+    return _fit_in_torch(
+        network, dataset, passes, orders(), batch_size, loss, optimizer, schedule, change
+    )
 
 
 def _shifted(pixels: Any) -> Any:

@@ -171,6 +171,12 @@ class Config:
     )
 
     epochs: int = _option(4, "optimization", "passes over the training images", at_least=1)
+    min_steps: int = _option(
+        0,
+        "optimization",
+        "steps to take at least: epochs of few images pass over them several times",
+        at_least=0,
+    )
     optimizer: Optimizer = _option("muon", "optimization", "optimizer")
     learning_rate: float = _option(
         4e-2, "optimization", "learning rate; the peak with warmup-cosine", above=0

@@ -42,9 +42,13 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
         # For many classes with few images each, and for classes that training does not show.
         "many-classes": Config(
             augment="shift",
+            architecture="resnet",
             embedding_dim=256,
-            loss="multi-similarity",
-            epochs=40,
+            shift_averaging=True,
+            loss="supervised-contrastive",
+            temperature=0.07,
+            epochs=10,
+            min_steps=600,
         ),
         # The same on features of a network that was trained on ImageNet.
         "pretrained": Config(

@@ -75,6 +75,17 @@ def steps_per_epoch(kind: PairKind, labels: np.ndarray, batch_size: int) -> int:
     return max(pairs // batch_size, 1)
 
 
+def passes_per_epoch(steps: int, epochs: int, min_steps: int) -> int:
+    """Return how often each epoch passes over the images.
+
+    Args:
+        steps: Steps of one pass.
+        epochs: Number of epochs.
+        min_steps: Steps to take in all epochs, at least.
+    """
+    return max(-(-min_steps // (epochs * steps)), 1)
+
+
 def pair_pipeline(
     images: np.ndarray,
     labels: np.ndarray,

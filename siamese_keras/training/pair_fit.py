@@ -11,7 +11,12 @@ import keras
 import numpy as np
 
 from siamese_keras.config import Config
-from siamese_keras.data.pipeline import choose_images_per_class, pairs_of, steps_per_epoch
+from siamese_keras.data.pipeline import (
+    choose_images_per_class,
+    pairs_of,
+    passes_per_epoch,
+    steps_per_epoch,
+)
 from siamese_keras.data.splits import Dataset
 from siamese_keras.training.batch_losses import (
     MultiSimilarityLoss,
@@ -56,8 +61,16 @@ def fit_pairs(
     """
     labels = {part: dataset.splits[part].labels for part in values}
     batch_size, images_per_class = _batches(config, labels["train"])
-    steps = steps_per_epoch(config.pairs, labels["train"], batch_size)
+    pass_steps = steps_per_epoch(config.pairs, labels["train"], batch_size)
+    passes = passes_per_epoch(pass_steps, config.epochs, config.min_steps)
+    steps = passes * pass_steps
     planned = steps * config.epochs
+    if passes > 1:
+        _log.info(
+            "There are few images: each of %d epochs passes over them %d times (min_steps).",
+            config.epochs,
+            passes,
+        )
     outer.compile(
         optimizer=build_optimizer(
             config.optimizer, config.learning_rate, schedule=config.schedule, steps=planned
@@ -74,8 +87,8 @@ def fit_pairs(
         values["train"],
         labels["train"],
         seed=config.seed,
-        epochs=first_epoch + config.epochs,
-        first_epoch=first_epoch,
+        epochs=(first_epoch + config.epochs) * passes,
+        first_epoch=first_epoch * passes,
         augment=config.augment,
         **shape,
     )

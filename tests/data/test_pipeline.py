@@ -4,6 +4,7 @@ import pytest
 from siamese_keras.data.pipeline import (
     choose_images_per_class,
     pair_pipeline,
+    passes_per_epoch,
     steps_per_epoch,
 )
 from siamese_keras.errors import ArgumentError, DataError
@@ -22,6 +23,14 @@ def picture_of(labels):
     return np.broadcast_to(
         np.arange(len(labels), dtype=np.uint8)[:, None, None, None], (len(labels), 2, 2, 1)
     )
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs", "min_steps", "expected"),
+    [(5, 4, 0, 1), (5, 4, 20, 1), (5, 4, 21, 2), (1, 4, 600, 150), (20, 10, 600, 3)],
+)
+def test_passes_are_as_few_as_give_the_steps(steps, epochs, min_steps, expected):
+    assert passes_per_epoch(steps, epochs, min_steps) == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)

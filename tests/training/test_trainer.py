@@ -228,6 +228,34 @@ def test_the_loss_is_that_of_the_settings(frozen):
         assert history["val_loss"] != pytest.approx(uniform["val_loss"], rel=1e-2)
 
 
+def test_few_images_are_passed_over_several_times(sample, caplog):
+    """The steps, not the epochs, say how long a training is."""
+    caplog.set_level("INFO", logger="siamese_keras")
+    config = dataclasses.replace(SHORT, epochs=2, batch_size=50, min_steps=25)  # 5 steps a pass
+    counted = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: steps.append(batch)
+    )
+    steps: list[int] = []
+    verifier = fit(sample, config, base_model=own_model(), callbacks=[counted], verbose=0)
+    assert steps == [*range(15), *range(15)]
+    assert len(verifier.history["loss"]) == 2
+    assert "each of 2 epochs passes over them 3 times" in caplog.text
+
+
+def test_no_pass_is_like_another(sample):
+    """Two passes in one epoch train as two epochs of one pass each."""
+
+    def weights(**settings):
+        keras.utils.set_random_seed(0)
+        config = dataclasses.replace(SHORT, augment="shift", batch_size=50, **settings)
+        base = fit(sample, config, base_model=own_model(), verbose=0).base_model
+        return base.get_weights()
+
+    once, twice = weights(epochs=2), weights(epochs=1, min_steps=10)
+    for a, b in zip(once, twice, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_a_high_temperature_makes_all_pairs_alike(frozen):
     """The loss of an anchor is then the logarithm of how many images it is compared with."""
     batch = frozen(loss="supervised-contrastive", temperature=1e6, batch_size=32).history
