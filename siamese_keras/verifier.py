@@ -7,6 +7,7 @@ package; half of it is documentation.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from siamese_keras.data.pair_file import read_pair_file
 from siamese_keras.data.splits import Dataset
 from siamese_keras.errors import ArgumentError, DataError, ModelError
 from siamese_keras.models.calibration import Calibration, prior_shift
+from siamese_keras.models.false_accepts import FalseAccepts, OperatingPoint, read_false_accepts
 from siamese_keras.search import search
 from siamese_keras.serving.client import (
     ExportedModel,
@@ -82,6 +84,8 @@ class Verifier:
             `images`, how many in each split, and `data`, the fingerprint of the dataset.
         history: Of each figure that `fit` shows, the value after every epoch.
         metrics: Metrics of the last report, or None.
+        false_accepts: Table of false accepts by threshold, counted on validation pairs; None for a
+            server.
         invert: Whether images are inverted before they are embedded: for dark things on a light
             ground, when the model was trained on light things on black.
     """
@@ -99,6 +103,7 @@ class Verifier:
         training: Mapping[str, Any] | None = None,
         history: Mapping[str, Sequence[float]] | None = None,
         metrics: Mapping[str, Any] | None = None,
+        false_accepts: FalseAccepts | None = None,
         invert: bool = False,
     ) -> None:
         self._model = model
@@ -111,7 +116,9 @@ class Verifier:
         self.training = dict(training or {})
         self.history = {key: list(values) for key, values in (history or {}).items()}
         self.metrics = metrics
+        self.false_accepts = false_accepts
         self.invert = invert
+        self._chosen_threshold: float | None = None
 
     @classmethod
     def of_model(
@@ -133,6 +140,81 @@ class Verifier:
     def __repr__(self) -> str:
         cut = "" if self.calibration is None else f", threshold {self.calibration.threshold:.3f}"
         return f"<Verifier {self.name}: {len(self.class_names)} classes{cut}>"
+
+    @property
+    def threshold(self) -> float | None:
+        """The distance at which the decision flips; None for a server, which decides itself."""
+        return self._chosen_threshold if self.calibration is None else self.calibration.threshold
+
+    def with_threshold(
+        self,
+        threshold: float | None = None,
+        *,
+        far: float | None = None,
+        prior: float | None = None,
+    ) -> Verifier:
+        """Return a verifier that decides at another threshold; this one stays as it is.
+
+        Decisions, searches and an export follow the threshold. Similarities stay as they are: of
+        half same pairs, unless a call states another prior.
+
+        Args:
+            threshold: Distance up to which a pair is same.
+            far: False accept rate: the threshold that accepts at most this share of the different
+                pairs of validation images.
+            prior: Share of same pairs: the threshold with the fewest errors among such pairs.
+
+        Returns:
+            A verifier of the same model.
+
+        Raises:
+            ArgumentError: When not exactly one of the three is given, or it is out of range.
+            ModelError: When there are fewer than 10 / `far` different pairs, or the model lacks
+                what `far` or `prior` need, as a server does.
+
+        Example:
+            strict = verifier.with_threshold(far=1e-3)
+        """
+        given = {"threshold": threshold, "far": far, "prior": prior}
+        if sum(value is not None for value in given.values()) != 1:
+            raise ArgumentError(
+                "Exactly one of `threshold`, `far` and `prior` must be given. Received: "
+                + (", ".join(f"{k}={v}" for k, v in given.items() if v is not None) or "none")
+            )
+        if far is not None:
+            threshold = self.operating_point(far).threshold
+        elif prior is not None:
+            if self.calibration is None:
+                raise ModelError(
+                    "`prior` needs a run or an export: a server keeps its calibration."
+                )
+            threshold = self.calibration.threshold_at(prior)
+        elif not (threshold is not None and 0 <= threshold < float("inf")):
+            raise ArgumentError(f"`threshold` must be a distance from 0. Received: {threshold}")
+        verifier = copy.copy(self)
+        if self.calibration is None:
+            verifier._chosen_threshold = threshold
+        else:
+            verifier.calibration = dataclasses.replace(self.calibration, threshold=threshold)
+        return verifier
+
+    def operating_point(self, far: float) -> OperatingPoint:
+        """Return the threshold for a false accept rate, with what it rests on.
+
+        Args:
+            far: False accept rate, in (0, 1).
+
+        Raises:
+            ArgumentError: When `far` is out of range.
+            ModelError: When there are fewer than 10 / `far` different validation pairs, or the
+                model has no table of them.
+        """
+        if self.false_accepts is None:
+            raise ModelError(
+                "The model has no table of false accepts on validation pairs, which `far` needs: "
+                "it is a server's or was trained by an earlier version."
+            )
+        return self.false_accepts.at(far)
 
     def embed(self, images: Any) -> np.ndarray:
         """Compute embeddings.
@@ -205,8 +287,10 @@ class Verifier:
             pairs = [f"{a} and {b}" for a, b in zip(names, others, strict=True)]
             answer = call_by_name(pairs, self._model.compare, left, right)
             log_odds = logit(answer["similarity"].astype(np.float64)) + prior_shift(prior)
-            distance = answer["distance"].astype(np.float32)
-            return distance, expit(log_odds), answer["same"].astype(bool)
+            distance, same = answer["distance"].astype(np.float32), answer["same"].astype(bool)
+            if self._chosen_threshold is not None:
+                same = distance <= self._chosen_threshold
+            return distance, expit(log_odds), same
         embedded = [
             call_by_name(side_names, self._model.embed, side)
             for side, side_names in ((left, names), (right, others))
@@ -314,7 +398,7 @@ class Verifier:
         return {"random_base_model": Verifier(KerasEmbedder(random), None).embed}
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the run: `config.json`, `base.keras`, `outer.keras`, `history.csv`, `model.json`.
+        """Write the run: its settings, models, history, table of false accepts and `model.json`.
 
         Args:
             folder: A folder; it is created when it is missing, and files of a run in it are
@@ -328,7 +412,7 @@ class Verifier:
 
         outer, calibration, config = self._trained("saved")
         facts = {"name": self.name, "class_names": self.class_names, "training": self.training}
-        save_run(Path(folder), config, outer, calibration, self.history, facts)
+        save_run(Path(folder), config, outer, calibration, self.history, facts, self.false_accepts)
 
     def export(self, folder: str | os.PathLike[str]) -> Path:
         """Write a SavedModel for TensorFlow Serving as the next version below `folder`.
@@ -352,7 +436,10 @@ class Verifier:
             "training": self.training,
             "metrics": self.metrics,
         }
-        return export(outer, calibration, folder, class_names=self.class_names, facts=facts)
+        return export(
+            outer, calibration, folder, class_names=self.class_names, facts=facts,
+            false_accepts=self.false_accepts,
+        )  # fmt: skip
 
     def _trained(self, verb: str) -> tuple[keras.Model, Calibration, Config]:
         if self.outer_model is None or self.calibration is None or self.config is None:
@@ -409,15 +496,18 @@ def load_verifier(
 def _load_export(version: Path) -> Verifier:
     model = ExportedModel(load_saved_model(version))
     facts = read_model_json(version)
+    false_accepts = read_false_accepts(version / "assets.extra")
     try:
+        threshold = facts["threshold"]
         return Verifier(
             model,
-            Calibration(facts["threshold"], facts["slope"]),
+            Calibration(threshold, facts["slope"], facts.get("midpoint", threshold)),
             config=Config(**facts["config"]),
             class_names=facts["class_names"],
             name=str(facts["name"]),
             training=facts["training"],
             metrics=facts.get("metrics"),
+            false_accepts=false_accepts,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"`{version}/assets.extra/model.json` is damaged: {error!r}") from None
