@@ -17,13 +17,25 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from scipy.special import expit, logit
 
+from siamese_keras.bulk import compare_file
 from siamese_keras.config import Config
 from siamese_keras.data.inputs import Batch, ImageInput, as_images, call_by_name, inverted
 from siamese_keras.data.pair_file import read_pair_file
 from siamese_keras.data.splits import Dataset
-from siamese_keras.errors import ArgumentError, DataError, ModelError
+from siamese_keras.errors import ArgumentError, DataError, ModelError, RequestError
+from siamese_keras.files import check_output
+from siamese_keras.gallery import (
+    Changes,
+    Index,
+    build_index,
+    check_index,
+    embed_folder,
+    read_index,
+    write_index,
+)
 from siamese_keras.models.calibration import Calibration, prior_shift
 from siamese_keras.models.false_accepts import FalseAccepts, OperatingPoint, read_false_accepts
+from siamese_keras.nearest import near_pairs
 from siamese_keras.search import search
 from siamese_keras.serving.client import (
     ExportedModel,
@@ -285,7 +297,13 @@ class Verifier:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if self.calibration is None:
             pairs = [f"{a} and {b}" for a, b in zip(names, others, strict=True)]
-            answer = call_by_name(pairs, self._model.compare, left, right)
+            try:
+                answer = call_by_name(pairs, self._model.compare, left, right)
+            except RequestError:
+                for side, side_names in ((left, names), (right, others)):
+                    if not isinstance(side, np.ndarray):
+                        call_by_name(side_names, self._model.embed, side)  # names one file
+                raise
             log_odds = logit(answer["similarity"].astype(np.float64)) + prior_shift(prior)
             distance, same = answer["distance"].astype(np.float32), answer["same"].astype(bool)
             if self._chosen_threshold is not None:
@@ -315,24 +333,181 @@ class Verifier:
         """Return the decision for each pair, bool; otherwise as `compare`."""
         return self.compare(left, right).same
 
-    def search(self, query: Any, gallery: Any, *, top: int = 5) -> Any:
+    def index(
+        self,
+        folder: str | os.PathLike[str],
+        path: str | os.PathLike[str],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Changes:
+        """Write an index of a folder's images, or bring one up to date, for `search`.
+
+        When `path` is an index of this model, only files that are new or changed since, by size and
+        time of change, are embedded, and those that are gone are dropped.
+
+        Args:
+            folder: Folder of PNG and JPEG files. Files that cannot be decoded are skipped with a
+                warning.
+            path: The index, an `.npz` file, which is replaced whole or not at all.
+            progress: Called with how many images are embedded and how many are to be.
+
+        Returns:
+            How many images were embedded, kept and removed.
+
+        Raises:
+            ArgumentError: When `path` does not end in `.npz`.
+            DataError: When `folder` has no image that can be read, or `path` is another file.
+            OSError: When the index cannot be written.
+            Others: as `embed`.
+        """
+        path = check_output(path, ".npz")
+        before = read_index(path) if path.exists() else None
+        index, changes = build_index(
+            self.embed, Path(folder), batch_size=self._model.batch_size, invert=self.invert,
+            before=before, progress=progress,
+        )  # fmt: skip
+        write_index(path, index)
+        return changes
+
+    def embed_folder(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[list[Path], np.ndarray]:
+        """Embed the images of a folder; files that cannot be decoded are skipped with a warning.
+
+        Args:
+            folder: Folder of PNG and JPEG files.
+            progress: Called with how many images are embedded and how many there are.
+
+        Returns:
+            The files, in order, and their embeddings, float32 `[n, embedding_dim]`.
+
+        Raises:
+            DataError: When `folder` has no image that can be read.
+            Others: as `embed`.
+        """
+        return embed_folder(self.embed, Path(folder), self._model.batch_size, progress)
+
+    def search(self, query: Any, gallery: Any, *, top: int = 5, within: float | None = None) -> Any:
         """Find the images of a gallery that are nearest to a query.
 
         Args:
             query: One or many images.
-            gallery: Many images, or a folder: all PNG and JPEG files below it, but for the query's
-                own file. Files of a folder that cannot be decoded are skipped with a warning.
+            gallery: Many images; or a folder: all PNG and JPEG files below it, but for the query's
+                own file, and those that cannot be decoded are skipped with a warning; or an index,
+                the path of an `.npz` file that `index` wrote.
             top: How many to find at most, at least 1.
+            within: Find only images up to this distance, such as `verifier.threshold`; None finds
+                the nearest however far they are.
 
         Returns:
             List of `Match`, the nearest first; for many queries a list of such lists.
 
         Raises:
             ArgumentError: When `top` is out of range.
-            DataError: When a folder holds no image that can be read, but for the query.
+            DataError: When a folder holds no image that can be read, but for the query, or the
+                index cannot be read.
+            ModelError: When the index is of another model.
             Others: as `embed`.
         """
-        return search(self.embed, query, gallery, top=top, batch_size=self._model.batch_size)
+        if isinstance(gallery, (str, os.PathLike)) and Path(gallery).suffix == ".npz":
+            gallery = self._read_index(gallery)
+        return search(
+            self.embed, query, gallery, top=top, batch_size=self._model.batch_size, within=within
+        )
+
+    def near_duplicates(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[tuple[str, str, float]]:
+        """Find the pairs of images of a folder, or of an index, that are same.
+
+        Every image is compared with every other one. `with_threshold` with a small distance finds
+        near-duplicates.
+
+        Args:
+            source: Folder of PNG and JPEG files; those that cannot be decoded are skipped with a
+                warning. Or an index, the path of an `.npz` file that `index` wrote.
+            progress: Called with how many images are embedded and how many there are.
+
+        Returns:
+            The two files of each pair, relative to the folder for an index, and their distance, the
+            smallest first.
+
+        Raises:
+            DataError: When `source` has no image that can be read, or more than a million pairs.
+            ModelError: When the index is of another model, or a server has no threshold: its
+                `with_threshold` sets one.
+            Others: as `embed`.
+        """
+        if self.threshold is None:
+            raise ModelError("A server keeps its threshold to itself: a distance must be given.")
+        if Path(source).suffix == ".npz":
+            index = self._read_index(source)
+            names, embeddings = index.names.tolist(), index.embeddings
+        else:
+            files, embeddings = self.embed_folder(source, progress=progress)
+            names = list(map(str, files))
+        columns = (values.tolist() for values in near_pairs(embeddings, self.threshold))
+        return [(names[left], names[right], d) for left, right, d in zip(*columns, strict=True)]
+
+    def compare_file(
+        self,
+        pairs: str | os.PathLike[str],
+        output: str | os.PathLike[str],
+        *,
+        prior: float = 0.5,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[int, int]:
+        """Compare the pairs of a CSV file and write them with the answers to another one.
+
+        Rows are read, compared and written a part at a time. A row that cannot be compared is
+        logged with its line, and the others go on.
+
+        Args:
+            pairs: CSV file with a line of names first; the columns `left` and `right` hold the
+                paths of PNG or JPEG files, relative to the folder of the CSV file. Other columns
+                are kept.
+            output: CSV file to write, which gets the columns `distance`, `similarity`, `same` (1 or
+                0) and `error`, of which either the last or the others are empty.
+            prior: As in `compare`.
+            progress: Called with how many lines are done and how many there are.
+
+        Returns:
+            How many pairs were compared, and how many could not be.
+
+        Raises:
+            ArgumentError: When `prior` is out of range, or `output` does not end in `.csv` or is
+                the file of the pairs.
+            DataError: When `pairs` lacks a column or is not CSV; nothing is written.
+            ModelError: When the model is a server, or does not answer.
+            OSError: When a CSV file cannot be read or written.
+        """
+        calibration = self.calibration
+        if calibration is None:
+            raise ModelError(
+                "Pairs of a file need a run or an export: a server keeps its threshold."
+            )
+        prior_shift(prior)
+
+        def decide(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, ...]:
+            distance = np.linalg.norm(left - right, axis=1)
+            similarity = calibration.similarity(distance, prior=prior)
+            return distance, similarity, calibration.same(distance)
+
+        return compare_file(
+            self.embed, decide, Path(pairs), check_output(output, ".csv"),
+            batch_size=self._model.batch_size, progress=progress,
+        )  # fmt: skip
+
+    def _read_index(self, path: str | os.PathLike[str]) -> Index:
+        index = read_index(Path(path))
+        check_index(index, path, self.embed, invert=self.invert)
+        return index
 
     def evaluate(
         self,
