@@ -12,7 +12,9 @@ PROGRAMS = {
     "train": "train a Siamese network, score it and write a run",
     "evaluate": "score a run on its test images",
     "export": "export a run as a SavedModel for TensorFlow Serving",
-    "predict": "compare two image files, or search a folder",
+    "predict": "compare image files, or search a folder or an index",
+    "index": "embed a folder of images, for quick searches",
+    "embed": "write the embeddings of a folder of images",
     "diagrams": "draw the architecture diagrams",
 }
 

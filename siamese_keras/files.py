@@ -47,6 +47,25 @@ def new_folder(path: str | os.PathLike[str]) -> Path:
     return path
 
 
+def check_output(path: str | os.PathLike[str], *suffixes: str) -> Path:
+    """Return `path`, to which a file can be written, before the work that makes the file.
+
+    Args:
+        path: The path.
+        suffixes: What its name may end with, such as `.npz`.
+
+    Raises:
+        ArgumentError: When its name ends otherwise, its folder does not exist, or it is a folder.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in suffixes:
+        raise ArgumentError(f"The output must end in {' or '.join(suffixes)}. Received: `{path}`")
+    if path.is_dir() or not path.parent.is_dir():
+        expected = "must not be a folder" if path.is_dir() else "must lie in a folder that exists"
+        raise ArgumentError(f"The output {expected}. Received: `{path}`")
+    return path
+
+
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Write `content` to `path` as JSON, in place of a file that was there.
 

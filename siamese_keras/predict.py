@@ -1,10 +1,14 @@
 """Ask a model about image files.
 
     python -m siamese_keras.predict LEFT RIGHT
-    python -m siamese_keras.predict QUERY --gallery FOLDER [--top 5]
+    python -m siamese_keras.predict QUERY [QUERY ...] --gallery FOLDER [--top 5]
+    python -m siamese_keras.predict QUERY [QUERY ...] --index gallery.npz [--top 5]
+    python -m siamese_keras.predict --pairs pairs.csv --output out.csv
+    python -m siamese_keras.predict --all-pairs FOLDER [--threshold 0.1]
 
-The first command compares two images, the second finds the images of a folder that are nearest to
-one image. PNG and JPEG files of any size and color are accepted. Asks the only model below
+Compares two images; finds the images of a folder, or of an index that `siamese-keras index` wrote,
+that are nearest to each query; compares the pairs of a CSV file, or all images of a folder with
+each other. PNG and JPEG files of any size and color are accepted. Asks the only model below
 `saved_models/`, the one named with `--model`, or with `--url` a running TensorFlow Serving.
 """
 
@@ -12,88 +16,183 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from siamese_keras.command_line import local_path, make_parser, run_program
-from siamese_keras.errors import ArgumentError
-from siamese_keras.serving.address import check_model_url
+from siamese_keras.model_options import (
+    add_model_options,
+    add_threshold_options,
+    at_threshold,
+    has_threshold,
+    load_from_options,
+)
+
+if TYPE_CHECKING:
+    from siamese_keras.verifier import Verifier
+
+_FORMS = "LEFT and RIGHT, QUERY and --gallery FOLDER or --index FILE, --pairs FILE, or --all-pairs"
 
 
 def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.predict") -> int:
     """Run the command line and return its exit status."""
     parser = make_parser(
         prog,
-        "Compare two image files, or find the nearest images of a folder.",
-        usage="%(prog)s [options] LEFT RIGHT\n       %(prog)s [options] QUERY --gallery FOLDER",
+        "Compare image files, or find the nearest images of a folder or an index.",
+        usage="%(prog)s [options] LEFT RIGHT\n"
+        "       %(prog)s [options] QUERY [QUERY ...] --gallery FOLDER\n"
+        "       %(prog)s [options] QUERY [QUERY ...] --index FILE.npz\n"
+        "       %(prog)s [options] --pairs FILE.csv --output FILE.csv\n"
+        "       %(prog)s [options] --all-pairs FOLDER",
     )
     parser.add_argument(
-        "images", type=local_path, nargs="+", metavar="IMAGE", help="PNG or JPEG file"
+        "images", type=local_path, nargs="*", metavar="IMAGE", help="PNG or JPEG file"
     )
-    parser.add_argument("--gallery", type=local_path, help="folder of images to search")
-    parser.add_argument("--top", type=int, default=5, help="how many to find (default: 5)")
-    model = parser.add_mutually_exclusive_group()
-    model.add_argument(
-        "--model",
+    task = parser.add_mutually_exclusive_group()
+    task.add_argument("--gallery", type=local_path, metavar="FOLDER", help="folder to search")
+    task.add_argument(
+        "--index",
         type=local_path,
-        help="folder of an exported model, of one of its versions, or of a run (default: the only "
-        "model below saved_models/)",
+        metavar="FILE",
+        help="index to search, written by `siamese-keras index`; images that are not same are not "
+        "listed",
     )
-    model.add_argument(
-        "--url",
-        type=_model_url,
-        help="ask a TensorFlow Serving: http://HOST:8501/v1/models/fashion_mnist",
+    task.add_argument(
+        "--pairs",
+        type=local_path,
+        metavar="FILE",
+        help="CSV file of pairs to compare: the columns left and right hold paths relative to it",
+    )
+    task.add_argument(
+        "--all-pairs",
+        type=local_path,
+        metavar="FOLDER",
+        help="folder, or index, whose images to compare with each other: lists the pairs that are "
+        "same, the nearest first; near-duplicates with a small --threshold",
     )
     parser.add_argument(
-        "--timeout", type=float, default=10.0, help="seconds to wait for --url (default: 10)"
+        "--top",
+        type=int,
+        help="how many to find for each query (default: 5), or pairs to list (default: all)",
     )
     parser.add_argument(
-        "--invert",
-        action="store_true",
-        help="invert the images: for dark things on a light ground, as in most photos; "
-        "Fashion-MNIST shows light things on black",
+        "--output",
+        type=local_path,
+        metavar="FILE",
+        help="CSV file to write for --pairs: its columns and distance, similarity, same and error",
     )
+    add_model_options(parser)
+    add_threshold_options(parser)
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
     options = parser.parse_intermixed_args(argv)
-    if len(options.images) != (2 if options.gallery is None else 1):
-        parser.error("expected LEFT and RIGHT, or QUERY and --gallery FOLDER")
-    if options.top < 1:
-        parser.error(f"--top must be at least 1. Received: {options.top}")
-    if not (options.timeout > 0 and math.isfinite(options.timeout)):
-        parser.error(f"--timeout must be positive. Received: {options.timeout:g}")
+    _check_options(parser, options)
 
-    def program() -> None:
-        from siamese_keras.serving.client import only_model
-        from siamese_keras.verifier import load_verifier
+    def program() -> int:
+        from siamese_keras.files import check_output
 
-        source = options.url or options.model or only_model(Path("saved_models"))
-        verifier = load_verifier(source, timeout=options.timeout, invert=options.invert)
-        if options.gallery is None:
-            answer = verifier.compare(*options.images)
-            pair = {
-                "distance": float(answer.distance),
-                "similarity": float(answer.similarity),
-                "same": bool(answer.same),
-            }
-            decision = "same" if answer.same else "different"
-            text = f"{decision}  distance {answer.distance:.3f}  similarity {answer.similarity:.3f}"
-            print(json.dumps(pair) if options.json else text)
-            return
-        found = verifier.search(options.images[0], options.gallery, top=options.top)
-        matches = [{"file": match.file, "distance": match.distance} for match in found]
-        lines = (f"{match['distance']:.3f}  {match['file']}" for match in matches)
-        print(json.dumps(matches) if options.json else "\n".join(lines))
+        if options.pairs is not None:
+            check_output(options.output, ".csv")
+        verifier = at_threshold(load_from_options(options), options)
+        if options.pairs is not None:
+            return _compare_file(verifier, options)
+        if options.all_pairs is not None:
+            _near_duplicates(verifier, options)
+        elif options.gallery is not None or options.index is not None:
+            _search(verifier, options)
+        else:
+            _compare(verifier, options)
+        return 0
 
     return run_program(program, traceback=options.traceback)
 
 
-def _model_url(text: str) -> str:
-    try:
-        check_model_url(text)
-    except ArgumentError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
+def _check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    searches = options.gallery is not None or options.index is not None
+    lists = options.pairs is not None or options.all_pairs is not None
+    number = len(options.images)
+    if not (number >= 1 if searches else number == 0 if lists else number == 2):
+        parser.error(f"expected {_FORMS}. Received: {number} images")
+    if (options.pairs is None) != (options.output is None):
+        parser.error("--pairs and --output must be given together")
+    if options.pairs is not None and options.json:
+        parser.error("argument --json: not allowed with --pairs, which writes a CSV file")
+    if options.top is not None and options.top < 1:
+        parser.error(f"--top must be at least 1. Received: {options.top}")
+    if options.top is not None and not (searches or options.all_pairs is not None):
+        parser.error("argument --top: needs --gallery, --index or --all-pairs")
+
+
+def _compare(verifier: Verifier, options: argparse.Namespace) -> None:
+    answer = verifier.compare(*options.images, prior=options.prior or 0.5)
+    pair = {
+        "distance": float(answer.distance),
+        "similarity": float(answer.similarity),
+        "same": bool(answer.same),
+    }
+    decision = "same" if answer.same else "different"
+    text = f"{decision}  distance {answer.distance:.3f}  similarity {answer.similarity:.3f}"
+    print(json.dumps(pair) if options.json else text)
+
+
+def _search(verifier: Verifier, options: argparse.Namespace) -> None:
+    filters = options.index is not None or has_threshold(options)
+    found = verifier.search(
+        options.images,
+        options.index or options.gallery,
+        top=options.top or 5,
+        within=verifier.threshold if filters else None,
+    )
+    queries = list(map(str, options.images))
+    if options.json:
+        listed = [[{"file": m.file, "distance": m.distance} for m in ms] for ms in found]
+        if options.index is None and len(queries) == 1:
+            print(json.dumps(listed[0]))
+        else:
+            print(
+                json.dumps(
+                    [
+                        {"query": query, "matches": matches}
+                        for query, matches in zip(queries, listed, strict=True)
+                    ]
+                )
+            )
+        return
+    for query, matches in zip(queries, found, strict=True):
+        start = f"{query}  " if len(queries) > 1 else ""
+        lines = [f"{match.distance:.3f}  {match.file}" for match in matches] or ["no match"]
+        for line in lines:
+            print(start + line)
+
+
+def _near_duplicates(verifier: Verifier, options: argparse.Namespace) -> None:
+    from siamese_keras.progress import progress_line
+
+    pairs = verifier.near_duplicates(options.all_pairs, progress=progress_line("images"))
+    pairs = pairs[: options.top]
+    if options.json:
+        print(json.dumps([{"left": a, "right": b, "distance": d} for a, b, d in pairs]))
+        return
+    for left, right, distance in pairs:
+        print(f"{distance:.3f}  {left}  {right}")
+
+
+def _compare_file(verifier: Verifier, options: argparse.Namespace) -> int:
+    from siamese_keras.progress import progress_line
+
+    compared, failed = verifier.compare_file(
+        options.pairs,
+        options.output,
+        prior=options.prior or 0.5,
+        progress=progress_line("pairs"),
+    )
+    print(f"{options.output}: {compared + failed} pairs")
+    if failed:
+        print(
+            f"error: {failed} of {compared + failed} pairs could not be compared: see the column "
+            f"`error` of {options.output}",
+            file=sys.stderr,
+        )
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

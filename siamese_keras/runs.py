@@ -16,6 +16,11 @@ from siamese_keras.errors import ModelError
 from siamese_keras.files import atomic_path, read_columns, write_columns, write_json
 from siamese_keras.models import base_model as _registers_its_functions  # noqa: F401
 from siamese_keras.models.calibration import Calibration
+from siamese_keras.models.false_accepts import (
+    FalseAccepts,
+    read_false_accepts,
+    write_false_accepts,
+)
 from siamese_keras.models.outer_model import base_model_of
 
 
@@ -34,6 +39,7 @@ def save_run(
     calibration: Calibration,
     history: Mapping[str, list[float]],
     facts: Mapping[str, Any],
+    false_accepts: FalseAccepts | None = None,
 ) -> None:
     """Write a run into `folder`; `model.json`, which completes it, comes last.
 
@@ -44,11 +50,15 @@ def save_run(
         calibration: Threshold and slope.
         history: Of each figure the value after every epoch.
         facts: `name`, `class_names` and `training`, as the attributes of `Verifier`.
+        false_accepts: Table of false accepts by threshold.
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_models(folder, config, outer)
     write_columns(folder / "history.csv", history)
     content = {"siamese_keras": __version__, **facts, **dataclasses.asdict(calibration)}
+    write_false_accepts(folder, false_accepts)
+    if false_accepts is not None:
+        content["false_accepts"] = false_accepts.summary()
     write_json(folder / "model.json", content)
 
 
@@ -68,7 +78,8 @@ def load_run(path: Path) -> tuple[keras.Model, dict[str, Any]]:
     config = Config.load(path / "config.json")
     try:
         facts = json.loads((path / "model.json").read_text(encoding="utf-8"))
-        calibration = Calibration(facts["threshold"], facts["slope"])
+        threshold = facts["threshold"]
+        calibration = Calibration(threshold, facts["slope"], facts.get("midpoint", threshold))
         names, training = list(map(str, facts["class_names"])), dict(facts["training"])
         name = str(facts["name"])
     except (ValueError, KeyError, TypeError) as error:
@@ -92,4 +103,5 @@ def load_run(path: Path) -> tuple[keras.Model, dict[str, Any]]:
         "training": training,
         "history": read_columns(path / "history.csv"),
         "metrics": metrics,
+        "false_accepts": read_false_accepts(path),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from siamese_keras.data.image_folder import find_image_files
 from siamese_keras.data.inputs import as_images
-from siamese_keras.errors import ArgumentError, DataError, RequestError
+from siamese_keras.errors import ArgumentError, DataError
+from siamese_keras.gallery import Index, embed_folder
+from siamese_keras.nearest import nearest
 
-_log = logging.getLogger(__name__)
+_SPARE = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Match:
     Attributes:
         index: Its place in the gallery.
         distance: Euclidean distance to the query.
-        file: Its file, or None when the gallery is an array.
+        file: Its file, relative to the folder when the gallery is an index; None when the gallery
+            is an array.
     """
 
     index: int
@@ -34,72 +35,73 @@ class Match:
 
 
 def search(
-    embed: Callable[[Any], np.ndarray], query: Any, gallery: Any, *, top: int, batch_size: int
+    embed: Callable[[Any], np.ndarray],
+    query: Any,
+    gallery: Any,
+    *,
+    top: int,
+    batch_size: int,
+    within: float | None = None,
 ) -> list[Match] | list[list[Match]]:
     """Find the images of a gallery that are nearest to a query, as `Verifier.search`.
 
     Args:
         embed: Function of one or many images, `Verifier.embed`.
         query: One or many images.
-        gallery: Many images, or a folder.
+        gallery: Many images, a folder, or an index of this model.
         top: How many to find at most, at least 1.
         batch_size: Files of a folder to read at once.
+        within: Find only images up to this distance; None finds the nearest however far.
     """
     if top < 1:
         raise ArgumentError(f"`top` must be at least 1. Received: top={top}")
     queries = as_images(query)
     wanted = np.atleast_2d(embed(query))
-    files: list[Any] = []
-    is_folder = isinstance(gallery, (str, os.PathLike))
-    if is_folder:
-        files, embeddings = _embed_folder(embed, Path(gallery), batch_size)
+    names: Any
+    folder: Path | None = None  # whose files may be the query's own
+    if isinstance(gallery, Index):
+        embeddings, names, folder = gallery.embeddings, gallery.names, Path(gallery.folder)
+    elif isinstance(gallery, (str, os.PathLike)):
+        names, embeddings = embed_folder(embed, Path(gallery), batch_size)
+        folder = Path()
     else:
-        images = as_images(gallery)
         embeddings = np.atleast_2d(embed(gallery))
-        if not isinstance(images.items, np.ndarray):
-            files = list(images.items)
+        names = [item if _is_path(item) else None for item in as_images(gallery).items]
+    spare = 0 if folder is None else _SPARE
+    order, distances = nearest(wanted, embeddings, top + spare)
     found = []
-    for item, embedding in zip(queries.items, wanted, strict=True):
-        distances = np.linalg.norm(embeddings - embedding, axis=1)
-        order = np.argsort(distances, kind="stable").tolist()
-        if is_folder:
-            order = [i for i in order if not _is_same_file(item, files[i])]
-            if not order:
-                raise DataError(f"The gallery `{gallery}` has no image but the query.")
-        found.append([Match(i, float(distances[i]), _file_name(files, i)) for i in order[:top]])
+    for i, item in enumerate(queries.items):
+        places, near = order[i], distances[i]
+        kept = _others(item, places, names, folder)
+        if len(kept) < min(top, len(embeddings)) and len(places) < len(embeddings):
+            (places,), (near,) = nearest(wanted[i : i + 1], embeddings, len(embeddings))
+            kept = _others(item, places, names, folder)
+        if not kept:
+            raise DataError(f"The gallery `{gallery}` has no image but the query.")
+        matches = [
+            Match(int(places[k]), float(near[k]), _text(names[places[k]])) for k in kept[:top]
+        ]
+        found.append([m for m in matches if within is None or m.distance <= within])
     return found[0] if queries.is_single else found
 
 
-def _embed_folder(
-    embed: Callable[[Any], np.ndarray], folder: Path, batch_size: int
-) -> tuple[list[Path], np.ndarray]:
-    """Embed the image files of a folder, but for those that cannot be read or decoded."""
-    if not folder.is_dir():
-        raise DataError(f"The gallery `{folder}` is not a folder.")
-    files = find_image_files(folder, lambda error: _log.warning("Skipping %s", error))
-    read: list[Path] = []
-    parts: list[np.ndarray] = []
-    for start in range(0, len(files), batch_size):
-        batch = files[start : start + batch_size]
-        try:
-            parts.append(embed(batch))
-            read += batch
-        except (RequestError, OSError):  # one by one, to find out which
-            for path in batch:
-                try:
-                    parts.append(embed([path]))
-                    read.append(path)
-                except (RequestError, OSError) as error:
-                    _log.warning("Skipping %s", error)
-    if not read:
-        raise DataError(f"The gallery `{folder}` has no image that can be read: PNG or JPEG files.")
-    return read, np.concatenate(parts)
+def _others(item: Any, places: np.ndarray, names: Any, folder: Path | None) -> list[int]:
+    """Return which of the places are not the query's own file."""
+    if folder is None or not _is_path(item):
+        return list(range(len(places)))
+    return [k for k, place in enumerate(places) if not _is_same_file(item, folder / names[place])]
 
 
 def _is_same_file(item: Any, path: Path) -> bool:
-    return isinstance(item, (str, os.PathLike)) and path.samefile(item)
+    try:
+        return path.samefile(item)
+    except OSError:  # an index may name files that are gone
+        return False
 
 
-def _file_name(files: list[Any], index: int) -> str | None:
-    is_path = bool(files) and isinstance(files[index], (str, os.PathLike))
-    return str(files[index]) if is_path else None
+def _is_path(item: Any) -> bool:
+    return isinstance(item, (str, os.PathLike))
+
+
+def _text(name: Any) -> str | None:
+    return None if name is None else str(name)

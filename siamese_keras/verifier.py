@@ -7,6 +7,7 @@ package; half of it is documentation.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,12 +17,25 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from scipy.special import expit, logit
 
+from siamese_keras.bulk import compare_file
 from siamese_keras.config import Config
 from siamese_keras.data.inputs import Batch, ImageInput, as_images, call_by_name, inverted
 from siamese_keras.data.pair_file import read_pair_file
 from siamese_keras.data.splits import Dataset
-from siamese_keras.errors import ArgumentError, DataError, ModelError
+from siamese_keras.errors import ArgumentError, DataError, ModelError, RequestError
+from siamese_keras.files import check_output
+from siamese_keras.gallery import (
+    Changes,
+    Index,
+    build_index,
+    check_index,
+    embed_folder,
+    read_index,
+    write_index,
+)
 from siamese_keras.models.calibration import Calibration, prior_shift
+from siamese_keras.models.false_accepts import FalseAccepts, OperatingPoint, read_false_accepts
+from siamese_keras.nearest import near_pairs
 from siamese_keras.search import search
 from siamese_keras.serving.client import (
     ExportedModel,
@@ -82,6 +96,8 @@ class Verifier:
             `images`, how many in each split, and `data`, the fingerprint of the dataset.
         history: Of each figure that `fit` shows, the value after every epoch.
         metrics: Metrics of the last report, or None.
+        false_accepts: Table of false accepts by threshold, counted on validation pairs; None for a
+            server.
         invert: Whether images are inverted before they are embedded: for dark things on a light
             ground, when the model was trained on light things on black.
     """
@@ -99,6 +115,7 @@ class Verifier:
         training: Mapping[str, Any] | None = None,
         history: Mapping[str, Sequence[float]] | None = None,
         metrics: Mapping[str, Any] | None = None,
+        false_accepts: FalseAccepts | None = None,
         invert: bool = False,
     ) -> None:
         self._model = model
@@ -111,7 +128,9 @@ class Verifier:
         self.training = dict(training or {})
         self.history = {key: list(values) for key, values in (history or {}).items()}
         self.metrics = metrics
+        self.false_accepts = false_accepts
         self.invert = invert
+        self._chosen_threshold: float | None = None
 
     @classmethod
     def of_model(
@@ -133,6 +152,81 @@ class Verifier:
     def __repr__(self) -> str:
         cut = "" if self.calibration is None else f", threshold {self.calibration.threshold:.3f}"
         return f"<Verifier {self.name}: {len(self.class_names)} classes{cut}>"
+
+    @property
+    def threshold(self) -> float | None:
+        """The distance at which the decision flips; None for a server, which decides itself."""
+        return self._chosen_threshold if self.calibration is None else self.calibration.threshold
+
+    def with_threshold(
+        self,
+        threshold: float | None = None,
+        *,
+        far: float | None = None,
+        prior: float | None = None,
+    ) -> Verifier:
+        """Return a verifier that decides at another threshold; this one stays as it is.
+
+        Decisions, searches and an export follow the threshold. Similarities stay as they are: of
+        half same pairs, unless a call states another prior.
+
+        Args:
+            threshold: Distance up to which a pair is same.
+            far: False accept rate: the threshold that accepts at most this share of the different
+                pairs of validation images.
+            prior: Share of same pairs: the threshold with the fewest errors among such pairs.
+
+        Returns:
+            A verifier of the same model.
+
+        Raises:
+            ArgumentError: When not exactly one of the three is given, or it is out of range.
+            ModelError: When there are fewer than 10 / `far` different pairs, or the model lacks
+                what `far` or `prior` need, as a server does.
+
+        Example:
+            strict = verifier.with_threshold(far=1e-3)
+        """
+        given = {"threshold": threshold, "far": far, "prior": prior}
+        if sum(value is not None for value in given.values()) != 1:
+            raise ArgumentError(
+                "Exactly one of `threshold`, `far` and `prior` must be given. Received: "
+                + (", ".join(f"{k}={v}" for k, v in given.items() if v is not None) or "none")
+            )
+        if far is not None:
+            threshold = self.operating_point(far).threshold
+        elif prior is not None:
+            if self.calibration is None:
+                raise ModelError(
+                    "`prior` needs a run or an export: a server keeps its calibration."
+                )
+            threshold = self.calibration.threshold_at(prior)
+        elif not (threshold is not None and 0 <= threshold < float("inf")):
+            raise ArgumentError(f"`threshold` must be a distance from 0. Received: {threshold}")
+        verifier = copy.copy(self)
+        if self.calibration is None:
+            verifier._chosen_threshold = threshold
+        else:
+            verifier.calibration = dataclasses.replace(self.calibration, threshold=threshold)
+        return verifier
+
+    def operating_point(self, far: float) -> OperatingPoint:
+        """Return the threshold for a false accept rate, with what it rests on.
+
+        Args:
+            far: False accept rate, in (0, 1).
+
+        Raises:
+            ArgumentError: When `far` is out of range.
+            ModelError: When there are fewer than 10 / `far` different validation pairs, or the
+                model has no table of them.
+        """
+        if self.false_accepts is None:
+            raise ModelError(
+                "The model has no table of false accepts on validation pairs, which `far` needs: "
+                "it is a server's or was trained by an earlier version."
+            )
+        return self.false_accepts.at(far)
 
     def embed(self, images: Any) -> np.ndarray:
         """Compute embeddings.
@@ -203,10 +297,18 @@ class Verifier:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if self.calibration is None:
             pairs = [f"{a} and {b}" for a, b in zip(names, others, strict=True)]
-            answer = call_by_name(pairs, self._model.compare, left, right)
+            try:
+                answer = call_by_name(pairs, self._model.compare, left, right)
+            except RequestError:
+                for side, side_names in ((left, names), (right, others)):
+                    if not isinstance(side, np.ndarray):
+                        call_by_name(side_names, self._model.embed, side)  # names one file
+                raise
             log_odds = logit(answer["similarity"].astype(np.float64)) + prior_shift(prior)
-            distance = answer["distance"].astype(np.float32)
-            return distance, expit(log_odds), answer["same"].astype(bool)
+            distance, same = answer["distance"].astype(np.float32), answer["same"].astype(bool)
+            if self._chosen_threshold is not None:
+                same = distance <= self._chosen_threshold
+            return distance, expit(log_odds), same
         embedded = [
             call_by_name(side_names, self._model.embed, side)
             for side, side_names in ((left, names), (right, others))
@@ -231,24 +333,181 @@ class Verifier:
         """Return the decision for each pair, bool; otherwise as `compare`."""
         return self.compare(left, right).same
 
-    def search(self, query: Any, gallery: Any, *, top: int = 5) -> Any:
+    def index(
+        self,
+        folder: str | os.PathLike[str],
+        path: str | os.PathLike[str],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Changes:
+        """Write an index of a folder's images, or bring one up to date, for `search`.
+
+        When `path` is an index of this model, only files that are new or changed since, by size and
+        time of change, are embedded, and those that are gone are dropped.
+
+        Args:
+            folder: Folder of PNG and JPEG files. Files that cannot be decoded are skipped with a
+                warning.
+            path: The index, an `.npz` file, which is replaced whole or not at all.
+            progress: Called with how many images are embedded and how many are to be.
+
+        Returns:
+            How many images were embedded, kept and removed.
+
+        Raises:
+            ArgumentError: When `path` does not end in `.npz`.
+            DataError: When `folder` has no image that can be read, or `path` is another file.
+            OSError: When the index cannot be written.
+            Others: as `embed`.
+        """
+        path = check_output(path, ".npz")
+        before = read_index(path) if path.exists() else None
+        index, changes = build_index(
+            self.embed, Path(folder), batch_size=self._model.batch_size, invert=self.invert,
+            before=before, progress=progress,
+        )  # fmt: skip
+        write_index(path, index)
+        return changes
+
+    def embed_folder(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[list[Path], np.ndarray]:
+        """Embed the images of a folder; files that cannot be decoded are skipped with a warning.
+
+        Args:
+            folder: Folder of PNG and JPEG files.
+            progress: Called with how many images are embedded and how many there are.
+
+        Returns:
+            The files, in order, and their embeddings, float32 `[n, embedding_dim]`.
+
+        Raises:
+            DataError: When `folder` has no image that can be read.
+            Others: as `embed`.
+        """
+        return embed_folder(self.embed, Path(folder), self._model.batch_size, progress)
+
+    def search(self, query: Any, gallery: Any, *, top: int = 5, within: float | None = None) -> Any:
         """Find the images of a gallery that are nearest to a query.
 
         Args:
             query: One or many images.
-            gallery: Many images, or a folder: all PNG and JPEG files below it, but for the query's
-                own file. Files of a folder that cannot be decoded are skipped with a warning.
+            gallery: Many images; or a folder: all PNG and JPEG files below it, but for the query's
+                own file, and those that cannot be decoded are skipped with a warning; or an index,
+                the path of an `.npz` file that `index` wrote.
             top: How many to find at most, at least 1.
+            within: Find only images up to this distance, such as `verifier.threshold`; None finds
+                the nearest however far they are.
 
         Returns:
             List of `Match`, the nearest first; for many queries a list of such lists.
 
         Raises:
             ArgumentError: When `top` is out of range.
-            DataError: When a folder holds no image that can be read, but for the query.
+            DataError: When a folder holds no image that can be read, but for the query, or the
+                index cannot be read.
+            ModelError: When the index is of another model.
             Others: as `embed`.
         """
-        return search(self.embed, query, gallery, top=top, batch_size=self._model.batch_size)
+        if isinstance(gallery, (str, os.PathLike)) and Path(gallery).suffix == ".npz":
+            gallery = self._read_index(gallery)
+        return search(
+            self.embed, query, gallery, top=top, batch_size=self._model.batch_size, within=within
+        )
+
+    def near_duplicates(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[tuple[str, str, float]]:
+        """Find the pairs of images of a folder, or of an index, that are same.
+
+        Every image is compared with every other one. `with_threshold` with a small distance finds
+        near-duplicates.
+
+        Args:
+            source: Folder of PNG and JPEG files; those that cannot be decoded are skipped with a
+                warning. Or an index, the path of an `.npz` file that `index` wrote.
+            progress: Called with how many images are embedded and how many there are.
+
+        Returns:
+            The two files of each pair, relative to the folder for an index, and their distance, the
+            smallest first.
+
+        Raises:
+            DataError: When `source` has no image that can be read, or more than a million pairs.
+            ModelError: When the index is of another model, or a server has no threshold: its
+                `with_threshold` sets one.
+            Others: as `embed`.
+        """
+        if self.threshold is None:
+            raise ModelError("A server keeps its threshold to itself: a distance must be given.")
+        if Path(source).suffix == ".npz":
+            index = self._read_index(source)
+            names, embeddings = index.names.tolist(), index.embeddings
+        else:
+            files, embeddings = self.embed_folder(source, progress=progress)
+            names = list(map(str, files))
+        columns = (values.tolist() for values in near_pairs(embeddings, self.threshold))
+        return [(names[left], names[right], d) for left, right, d in zip(*columns, strict=True)]
+
+    def compare_file(
+        self,
+        pairs: str | os.PathLike[str],
+        output: str | os.PathLike[str],
+        *,
+        prior: float = 0.5,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> tuple[int, int]:
+        """Compare the pairs of a CSV file and write them with the answers to another one.
+
+        Rows are read, compared and written a part at a time. A row that cannot be compared is
+        logged with its line, and the others go on.
+
+        Args:
+            pairs: CSV file with a line of names first; the columns `left` and `right` hold the
+                paths of PNG or JPEG files, relative to the folder of the CSV file. Other columns
+                are kept.
+            output: CSV file to write, which gets the columns `distance`, `similarity`, `same` (1 or
+                0) and `error`, of which either the last or the others are empty.
+            prior: As in `compare`.
+            progress: Called with how many lines are done and how many there are.
+
+        Returns:
+            How many pairs were compared, and how many could not be.
+
+        Raises:
+            ArgumentError: When `prior` is out of range, or `output` does not end in `.csv` or is
+                the file of the pairs.
+            DataError: When `pairs` lacks a column or is not CSV; nothing is written.
+            ModelError: When the model is a server, or does not answer.
+            OSError: When a CSV file cannot be read or written.
+        """
+        calibration = self.calibration
+        if calibration is None:
+            raise ModelError(
+                "Pairs of a file need a run or an export: a server keeps its threshold."
+            )
+        prior_shift(prior)
+
+        def decide(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, ...]:
+            distance = np.linalg.norm(left - right, axis=1)
+            similarity = calibration.similarity(distance, prior=prior)
+            return distance, similarity, calibration.same(distance)
+
+        return compare_file(
+            self.embed, decide, Path(pairs), check_output(output, ".csv"),
+            batch_size=self._model.batch_size, progress=progress,
+        )  # fmt: skip
+
+    def _read_index(self, path: str | os.PathLike[str]) -> Index:
+        index = read_index(Path(path))
+        check_index(index, path, self.embed, invert=self.invert)
+        return index
 
     def evaluate(
         self,
@@ -314,7 +573,7 @@ class Verifier:
         return {"random_base_model": Verifier(KerasEmbedder(random), None).embed}
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write the run: `config.json`, `base.keras`, `outer.keras`, `history.csv`, `model.json`.
+        """Write the run: its settings, models, history, table of false accepts and `model.json`.
 
         Args:
             folder: A folder; it is created when it is missing, and files of a run in it are
@@ -328,7 +587,7 @@ class Verifier:
 
         outer, calibration, config = self._trained("saved")
         facts = {"name": self.name, "class_names": self.class_names, "training": self.training}
-        save_run(Path(folder), config, outer, calibration, self.history, facts)
+        save_run(Path(folder), config, outer, calibration, self.history, facts, self.false_accepts)
 
     def export(self, folder: str | os.PathLike[str]) -> Path:
         """Write a SavedModel for TensorFlow Serving as the next version below `folder`.
@@ -352,7 +611,10 @@ class Verifier:
             "training": self.training,
             "metrics": self.metrics,
         }
-        return export(outer, calibration, folder, class_names=self.class_names, facts=facts)
+        return export(
+            outer, calibration, folder, class_names=self.class_names, facts=facts,
+            false_accepts=self.false_accepts,
+        )  # fmt: skip
 
     def _trained(self, verb: str) -> tuple[keras.Model, Calibration, Config]:
         if self.outer_model is None or self.calibration is None or self.config is None:
@@ -409,15 +671,18 @@ def load_verifier(
 def _load_export(version: Path) -> Verifier:
     model = ExportedModel(load_saved_model(version))
     facts = read_model_json(version)
+    false_accepts = read_false_accepts(version / "assets.extra")
     try:
+        threshold = facts["threshold"]
         return Verifier(
             model,
-            Calibration(facts["threshold"], facts["slope"]),
+            Calibration(threshold, facts["slope"], facts.get("midpoint", threshold)),
             config=Config(**facts["config"]),
             class_names=facts["class_names"],
             name=str(facts["name"]),
             training=facts["training"],
             metrics=facts.get("metrics"),
+            false_accepts=false_accepts,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"`{version}/assets.extra/model.json` is damaged: {error!r}") from None

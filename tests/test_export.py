@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from siamese_keras import load_verifier
 from siamese_keras.export import main
 from siamese_keras.serving import exporter
 from siamese_keras.serving.client import read_model_json
@@ -93,3 +94,32 @@ def test_a_failure_is_one_line_and_leaves_no_version(run, tmp_path, capsys, monk
     monkeypatch.setattr(exporter, "verify", full)
     assert refused(capsys, run, "--output", tmp_path / "m") == "error: No space left on device"
     assert list((tmp_path / "m").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--threshold", "0.25"], ""),
+        (["--far", "0.01"], "different validation pairs."),
+        (["--prior", "0.2"], "for a prior of 0.2."),
+    ],
+)
+def test_the_threshold_is_exported(run, tiny, capsys, options, said):
+    assert main([run, "--name", "strict", *options]) == 0
+    assert said in capsys.readouterr().err
+    name, value = options[0][2:], float(options[1])
+    expected = tiny.with_threshold(**{name: value}).calibration
+    version = Path("saved_models/strict/1")
+    facts = read_model_json(version)
+    assert [facts[key] for key in ("threshold", "slope", "midpoint")] == [
+        expected.threshold,
+        expected.slope,
+        tiny.calibration.threshold,
+    ]
+    assert load_verifier(version).calibration == expected
+
+
+def test_a_rate_that_too_few_pairs_support_is_refused(run, capsys):
+    line = refused(capsys, run, "--far", "0.0001")
+    assert line.startswith("error: `far` of 0.0001 needs at least 100,000 different validation")
+    assert not Path("saved_models").exists()

@@ -13,7 +13,9 @@ from siamese_keras import __version__, load_verifier
 from siamese_keras.errors import ArgumentError, DataError, ModelError, SiameseKerasError
 from siamese_keras.runs import load_run, save_models
 
-FILES = {"config.json", "model.json", "base.keras", "outer.keras", "history.csv"}
+FILES = {
+    "config.json", "model.json", "base.keras", "outer.keras", "history.csv", "false_accepts.csv",
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -37,6 +39,8 @@ def test_what_a_run_holds(tiny, run, sample):
         "training": tiny.training,
         "threshold": tiny.calibration.threshold,
         "slope": tiny.calibration.slope,
+        "midpoint": tiny.calibration.threshold,
+        "false_accepts": tiny.false_accepts.summary(),
     }
     assert content["training"]["data"] == sample.fingerprint
     assert content["training"]["images"] == {"train": 500, "validation": 100, "test": 200}
@@ -46,7 +50,8 @@ def test_what_a_run_holds(tiny, run, sample):
 @pytest.mark.parametrize("as_type", [str, Path])
 def test_a_run_is_loaded_as_it_was_saved(tiny, run, sample, as_type):
     loaded = load_verifier(as_type(run))
-    for name in ("config", "calibration", "class_names", "name", "training", "history"):
+    names = ("config", "calibration", "class_names", "name", "training", "history", "false_accepts")
+    for name in names:
         assert getattr(loaded, name) == getattr(tiny, name), name
     assert loaded.metrics is None
     assert loaded.invert is False
@@ -105,6 +110,7 @@ def test_an_incomplete_run_is_not_taken_for_an_exported_model(run, name):
         ("outer.keras", ModelError, "cannot be loaded"),
         ("metrics.json", ModelError, "is damaged"),
         ("history.csv", DataError, "must hold columns of numbers"),
+        ("false_accepts.csv", DataError, ""),
     ],
 )
 @pytest.mark.parametrize("content", [b"", b"damaged\nfile", b"\xff\xfe\x00"], ids=repr)

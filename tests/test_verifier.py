@@ -284,7 +284,7 @@ def test_a_missing_file_is_an_os_error(verifier, paths, tmp_path):
 
 
 def test_an_exported_model_knows_what_its_training_knew(saved_model, tiny):
-    for name in ("config", "calibration", "class_names", "training"):
+    for name in ("config", "calibration", "class_names", "training", "false_accepts"):
         assert getattr(saved_model, name) == getattr(tiny, name), name
     assert saved_model.name == "tiny"  # that it was exported under
     assert saved_model.base_model is None
@@ -446,3 +446,66 @@ def test_a_damaged_model_json_is_named_in_one_line(exported, copied, change, mes
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
     assert isinstance(refused.value, SiameseKerasError)
+
+
+def test_another_threshold_changes_decisions_alone(verifier, sample):
+    left, right = sample.test.images[:60], sample.test.images[100:160]
+    before = verifier.compare(left, right)
+    middle = float(np.median(before.distance)) + 1e-6
+    strict = verifier.with_threshold(middle)
+    found = strict.compare(left, right)
+    np.testing.assert_array_equal(found.same, before.distance <= middle)
+    assert 0 < found.same.sum() < 60
+    np.testing.assert_array_equal(found.distance, before.distance)
+    np.testing.assert_array_equal(found.similarity, before.similarity)
+    assert strict.threshold == middle
+    np.testing.assert_array_equal(verifier.same(left, right), before.same)
+
+
+def test_a_false_accept_rate_chooses_the_threshold_that_has_it(tiny, sample):
+    strict = tiny.with_threshold(far=0.01)
+    x, y = sample.validation.images, sample.validation.labels
+    left, right = np.triu_indices(len(x), 1)
+    different = y[left] != y[right]
+    accepted = strict.same(x[left[different]], x[right[different]])
+    assert accepted.mean() == pytest.approx(tiny.operating_point(0.01).rate, abs=3e-4)
+    assert 0.008 < accepted.mean() <= 0.0103
+    assert tiny.operating_point(0.01).different_pairs == different.sum()
+    with pytest.raises(ModelError, match=r"`far` of 0.0001 needs at least 100,000 different"):
+        tiny.with_threshold(far=1e-4)
+
+
+def test_a_prior_chooses_the_threshold_where_its_similarity_is_a_half(tiny, sample):
+    verifier = tiny.with_threshold(prior=0.2)
+    left, right = sample.test.images[:60], sample.test.images[100:160]
+    similarity = tiny.similarity(left, right, prior=0.2)
+    np.testing.assert_array_equal(verifier.same(left, right), similarity >= 0.5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"far": 0.1, "prior": 0.1},
+        {"threshold": 0.1, "far": 0.1},
+        {"threshold": -0.1},
+        {"threshold": float("nan")},
+        {"threshold": float("inf")},
+        {"far": 0.0},
+        {"far": 1.0},
+        {"prior": 0.0},
+        {"prior": 1e-12},
+    ],
+    ids=str,
+)
+def test_a_threshold_that_makes_no_sense_is_refused(tiny, arguments):
+    with pytest.raises(ArgumentError, match=r"`(threshold|far|prior)`.* Received: "):
+        tiny.with_threshold(**arguments)
+
+
+def test_a_server_has_no_table_of_false_accepts_and_no_calibration(remote):
+    with pytest.raises(ModelError, match="no table of false accepts"):
+        remote.with_threshold(far=0.01)
+    with pytest.raises(ModelError, match="a server keeps its calibration"):
+        remote.with_threshold(prior=0.01)
+    assert remote.threshold is None

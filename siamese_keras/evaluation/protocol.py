@@ -56,10 +56,11 @@ def calibrate(embed: Embedder, validation: Split) -> Calibration:
     Raises:
         TrainingError: When the distances do not separate same from different pairs.
     """
-    return _calibrated(embed(validation.images), validation.labels)
+    return calibrate_embeddings(embed(validation.images), validation.labels)
 
 
-def _calibrated(embeddings: np.ndarray, labels: np.ndarray) -> Calibration:
+def calibrate_embeddings(embeddings: np.ndarray, labels: np.ndarray) -> Calibration:
+    """Fit threshold and slope as `calibrate`, to embeddings `[n, embedding_dim]` of the images."""
     pairs = calibration_pairs(labels)
     return fit_calibration(pairs.different, metrics.pair_distances(embeddings, pairs))
 
@@ -92,7 +93,8 @@ def score(
         TrainingError: As `calibrate`.
     """
     embedded = {"validation": embed(dataset.validation.images)}
-    calibration = calibration or _calibrated(embedded["validation"], dataset.validation.labels)
+    if calibration is None:
+        calibration = calibrate_embeddings(embedded["validation"], dataset.validation.labels)
     test = dataset.test
     embedded["test"] = embed(test.images)
     pairs = evaluation_pairs(test.labels)

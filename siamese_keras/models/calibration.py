@@ -13,11 +13,13 @@ from siamese_keras.errors import ArgumentError, TrainingError
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """`similarity = sigmoid(slope * (threshold - distance))`; same when `distance <= threshold`.
+    """`similarity = sigmoid(slope * (midpoint - distance))`; same when `distance <= threshold`.
 
     Attributes:
         threshold: Distance at which the decision flips.
-        slope: Steepness of the similarity there, per unit of distance; positive.
+        slope: Steepness of the similarity at the midpoint, per unit of distance; positive.
+        midpoint: Distance at which the similarity is 0.5; None is for the threshold, which it is
+            unless another threshold was chosen after the fit.
 
     Raises:
         ArgumentError: When a value is not a finite number or the slope is not positive.
@@ -25,8 +27,11 @@ class Calibration:
 
     threshold: float
     slope: float
+    midpoint: float = None  # type: ignore[assignment]  # set below
 
     def __post_init__(self) -> None:
+        if self.midpoint is None:
+            object.__setattr__(self, "midpoint", self.threshold)
         for name, value in dataclasses.asdict(self).items():
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not is_number or not math.isfinite(value):
@@ -43,17 +48,37 @@ class Calibration:
 
         Returns:
             float64 of the same shape, in [0, 1]; high = alike. With a prior of 0.5 it is 0.5 at
-            the threshold.
+            the midpoint.
 
         Raises:
             ArgumentError: When `prior` is out of range.
         """
-        log_odds = self.slope * (self.threshold - np.asarray(distance, np.float64))
+        log_odds = self.slope * (self.midpoint - np.asarray(distance, np.float64))
         return expit(log_odds + prior_shift(prior))
 
     def same(self, distance: np.ndarray) -> np.ndarray:
         """Return the decision for each pair: bool of the shape of `distance`."""
         return np.asarray(distance) <= self.threshold
+
+    def threshold_at(self, prior: float) -> float:
+        """Return the distance at which the similarity at a prior is 0.5.
+
+        Among pairs of which that share is same, deciding there makes the fewest errors.
+
+        Args:
+            prior: Share of same pairs, in (0, 1).
+
+        Raises:
+            ArgumentError: When `prior` is out of range, or so small that no distance would do.
+        """
+        threshold = self.midpoint + prior_shift(prior) / self.slope
+        if threshold < 0:
+            least = expit(-self.slope * self.midpoint)
+            raise ArgumentError(
+                f"`prior` must be at least {least:.2g} for this model: with less, even two images "
+                f"at distance 0 are more likely different than same. Received: {prior:g}"
+            )
+        return threshold
 
 
 def prior_shift(prior: float) -> float:

@@ -19,6 +19,7 @@ from siamese_keras._version import __version__
 from siamese_keras.errors import ArgumentError, ModelError
 from siamese_keras.files import write_json
 from siamese_keras.models.calibration import Calibration
+from siamese_keras.models.false_accepts import FalseAccepts, write_false_accepts
 from siamese_keras.models.outer_model import base_model_of
 from siamese_keras.serving.client import read_model_json, versions
 from siamese_keras.serving.signatures import build_signatures, example_requests
@@ -35,6 +36,7 @@ def export(
     *,
     class_names: tuple[str, ...] = (),
     facts: Mapping[str, Any] | None = None,
+    false_accepts: FalseAccepts | None = None,
 ) -> Path:
     """Write a model as the next version below `folder`, whole or not at all.
 
@@ -46,6 +48,7 @@ def export(
         folder: `saved_models/<name>`; created when it is missing.
         class_names: Names of the classes, for `model.json`.
         facts: What else `model.json` is to hold.
+        false_accepts: Table of false accepts by threshold, to write beside it.
 
     Returns:
         The version's folder, `<folder>/<n>`.
@@ -65,8 +68,11 @@ def export(
         "image_shape": base_model_of(outer).input_shape[1:],
         "threshold": calibration.threshold,
         "slope": calibration.slope,
+        "midpoint": calibration.midpoint,
         **(facts or {}),
     }
+    if false_accepts is not None:
+        information["false_accepts"] = false_accepts.summary()
     folder.mkdir(parents=True, exist_ok=True)
     _check_same_kind(folder, information)
     _remove_stale(folder)
@@ -74,6 +80,7 @@ def export(
     temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
     try:
         _write(outer, calibration, temporary / "model", information)
+        write_false_accepts(temporary / "model" / "assets.extra", false_accepts)
         verify(outer, calibration, temporary / "model")
         while True:
             version = folder / str(_next_number(folder))

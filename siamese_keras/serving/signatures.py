@@ -49,7 +49,7 @@ def build_signatures(outer: keras.Model, calibration: Calibration) -> dict[str, 
     def compare(left: tf.Tensor, right: tf.Tensor) -> dict[str, tf.Tensor]:
         left, right = _batches(left, right, shape=[None, *shape])
         distance = outer({"left": left, "right": right}, training=False)
-        similarity = tf.sigmoid(calibration.slope * (calibration.threshold - distance))
+        similarity = tf.sigmoid(calibration.slope * (calibration.midpoint - distance))
         same = distance <= calibration.threshold
         return {"distance": distance, "similarity": similarity, "same": same}
 

@@ -16,10 +16,11 @@ from siamese_keras.data.open_set import hold_out_classes
 from siamese_keras.data.pairs import check_labels
 from siamese_keras.data.splits import Dataset
 from siamese_keras.errors import ArgumentError, SiameseKerasError, TrainingError
-from siamese_keras.evaluation.protocol import calibrate
+from siamese_keras.evaluation.protocol import calibrate_embeddings
 from siamese_keras.files import new_folder
 from siamese_keras.models.backbone import build_backbone, build_head, unfreeze, with_head
 from siamese_keras.models.base_model import build_base_model, extend_base_model
+from siamese_keras.models.false_accepts import count_false_accepts
 from siamese_keras.models.outer_model import build_outer_model, pair_model
 from siamese_keras.presets import as_config
 from siamese_keras.runs import save_models
@@ -108,11 +109,13 @@ def fit(
         history=history,
     )
     try:
-        verifier.calibration = calibrate(verifier.embed, seen.validation)
+        embeddings, labels = verifier.embed(seen.validation.images), seen.validation.labels
+        verifier.calibration = calibrate_embeddings(embeddings, labels)
     except TrainingError:
         if folder is not None:
             save_models(folder, config, outer)
         raise
+    verifier.false_accepts = count_false_accepts(embeddings, labels)
     if folder is not None:
         verifier.save(folder)
     return verifier

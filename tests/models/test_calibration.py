@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import warnings
 
@@ -45,6 +46,27 @@ def test_a_calibration_refuses_what_is_not_a_finite_number(field, value):
 def test_a_calibration_refuses_a_slope_that_is_not_positive(slope):
     with pytest.raises(ArgumentError, match=f"`slope` must be positive. Received: slope={slope}"):
         Calibration(threshold=0.7, slope=slope)
+
+
+def test_another_threshold_leaves_the_similarity_as_it_is():
+    fitted = Calibration(threshold=0.7, slope=9.0)
+    strict = dataclasses.replace(fitted, threshold=0.3)
+    distance = np.array([0.0, 0.3, 0.5, 0.7])
+    np.testing.assert_array_equal(strict.similarity(distance), fitted.similarity(distance))
+    np.testing.assert_array_equal(strict.same(distance), [True, True, False, False])
+    assert (fitted.midpoint, strict.midpoint) == (0.7, 0.7)
+
+
+def test_the_threshold_at_a_prior_is_where_its_similarity_is_a_half():
+    calibration = Calibration(threshold=0.7, slope=9.0)
+    for prior in (0.5, 0.1, 0.99):
+        threshold = calibration.threshold_at(prior)
+        assert calibration.similarity(threshold, prior=prior) == pytest.approx(0.5)
+    strict = dataclasses.replace(calibration, threshold=0.1)
+    assert strict.threshold_at(0.1) == calibration.threshold_at(0.1)
+    least = 1 / (1 + math.exp(9.0 * 0.7))  # the similarity at distance 0 is 0.5 there
+    with pytest.raises(ArgumentError, match=rf"`prior` must be at least {least:.2g} for this"):
+        calibration.threshold_at(least / 2)
 
 
 def test_calibration_recovers_the_logistic_curve_that_made_the_data(rng):

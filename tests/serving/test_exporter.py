@@ -87,6 +87,8 @@ def test_model_json(exported, tiny, tiny_run):
         "image_shape": [28, 28, 1],
         "threshold": tiny.calibration.threshold,
         "slope": tiny.calibration.slope,
+        "midpoint": tiny.calibration.midpoint,
+        "false_accepts": tiny.false_accepts.summary(),
         "config": json.loads((tiny_run / "config.json").read_text()),
         "training": tiny.training,
     }

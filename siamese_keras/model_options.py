@@ -1,0 +1,130 @@
+"""Options that several programs share: which model to ask, and at which threshold."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from siamese_keras.command_line import local_path
+from siamese_keras.errors import ArgumentError
+from siamese_keras.serving.address import check_model_url
+
+if TYPE_CHECKING:
+    from siamese_keras.verifier import Verifier
+
+_log = logging.getLogger(__name__)
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the options `--model`, `--url`, `--timeout` and `--invert`."""
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument(
+        "--model",
+        type=local_path,
+        help="folder of an exported model, of one of its versions, or of a run (default: the only "
+        "model below saved_models/)",
+    )
+    model.add_argument(
+        "--url",
+        type=_model_url,
+        help="ask a TensorFlow Serving: http://HOST:8501/v1/models/fashion_mnist",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=_number("a positive number of seconds", lambda x: x > 0),
+        default=10.0,
+        help="seconds to wait for --url (default: 10)",
+    )
+    parser.add_argument(
+        "--invert",
+        action="store_true",
+        help="invert the images: for dark things on a light ground, as in most photos; "
+        "Fashion-MNIST shows light things on black",
+    )
+
+
+def add_threshold_options(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the options `--threshold`, `--far` and `--prior`, of which one may be used."""
+    group = parser.add_argument_group(
+        "threshold", "Up to which distance two images are same (default: the model's own)."
+    ).add_mutually_exclusive_group()
+    group.add_argument(
+        "--threshold",
+        type=_number("a distance from 0", lambda x: x >= 0),
+        metavar="DISTANCE",
+        help="this distance",
+    )
+    group.add_argument(
+        "--far",
+        type=_number("a share between 0 and 1", lambda x: 0 < x < 1),
+        metavar="RATE",
+        help="the threshold that accepts at most this share of different pairs, such as 0.001, "
+        "counted on validation pairs",
+    )
+    group.add_argument(
+        "--prior",
+        type=_number("a share between 0 and 1", lambda x: 0 < x < 1),
+        metavar="SHARE",
+        help="the threshold with the fewest errors when this share of the pairs is same, such as "
+        "0.01",
+    )
+
+
+def load_from_options(options: argparse.Namespace) -> Verifier:
+    """Load the model that the options of `add_model_options` name."""
+    from siamese_keras.serving.client import only_model
+    from siamese_keras.verifier import load_verifier
+
+    source = options.url or options.model
+    if source is None:
+        source = only_model(Path("saved_models"))
+        _log.info("Asking the model %s.", source)
+    return load_verifier(source, timeout=options.timeout, invert=options.invert)
+
+
+def at_threshold(verifier: Verifier, options: argparse.Namespace) -> Verifier:
+    """Apply the options of `add_threshold_options`, and say what a rate rests on."""
+    if not has_threshold(options):
+        return verifier
+    chosen = verifier.with_threshold(options.threshold, far=options.far, prior=options.prior)
+    if options.far is not None:
+        point = verifier.operating_point(options.far)
+        low, high = point.rate_ci95
+        _log.info(
+            "Threshold %.4f: false accept rate %.3g (95 %% interval %.3g to %.3g) on %s different "
+            "validation pairs.",
+            point.threshold, point.rate, low, high, f"{point.different_pairs:,}",
+        )  # fmt: skip
+    elif options.prior is not None:
+        _log.info("Threshold %.4f for a prior of %g.", chosen.threshold, options.prior)
+    return chosen
+
+
+def has_threshold(options: argparse.Namespace) -> bool:
+    """Return whether one of the options of `add_threshold_options` was used."""
+    return (options.threshold, options.far, options.prior) != (None, None, None)
+
+
+def _number(expected: str, fits: Callable[[float], bool]) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and fits(value)):
+            raise argparse.ArgumentTypeError(f"expected {expected}, not {text!r}")
+        return value
+
+    return parse
+
+
+def _model_url(text: str) -> str:
+    try:
+        check_model_url(text)
+    except ArgumentError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text

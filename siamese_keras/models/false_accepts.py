@@ -1,0 +1,183 @@
+"""False accepts by threshold: how many different validation pairs lie within a distance.
+
+A threshold that is fitted on as many same as different pairs accepts too much where nearly all
+pairs are different, as in a search. The table gives the threshold for a false accept rate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import betaincinv
+
+from siamese_keras.errors import ArgumentError, DataError, ModelError
+from siamese_keras.files import read_columns, write_columns
+
+FILE = "false_accepts.csv"
+LISTED_RATES = (1e-1, 1e-2, 1e-3, 1e-4)
+# A rate is told from so many false accepts: its 95 % interval is then half of it to twice of it.
+_LEAST_ACCEPTED = 10
+_MOST_IMAGES = 5000  # of which there are 12 million pairs
+_BLOCK = 500
+# Numbers of accepted pairs that the table holds: all up to 50, then 2 % apart.
+_STEP = 1.02
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatingPoint:
+    """A threshold with its false accept rate on validation pairs.
+
+    Attributes:
+        threshold: Distance.
+        rate: Share of the different pairs that lie within it.
+        rate_ci95: Its 95 % interval (Clopper & Pearson 1934). Pairs are taken to be independent.
+            They share images, so the interval for other images is wider.
+        different_pairs: Number of different pairs that it was counted on.
+    """
+
+    threshold: float
+    rate: float
+    rate_ci95: tuple[float, float]
+    different_pairs: int
+
+
+@dataclasses.dataclass(frozen=True)
+class FalseAccepts:
+    """How many different pairs of validation images lie within a distance.
+
+    Attributes:
+        accepted: Numbers of pairs, rising; the last one is that of all different pairs.
+        distance: The distance within which so many lie, for each of them.
+
+    Raises:
+        ArgumentError: When there is no pair, lengths differ or an order is wrong.
+    """
+
+    accepted: tuple[int, ...]
+    distance: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.accepted or len(self.accepted) != len(self.distance):
+            raise ArgumentError("`accepted` and `distance` must be equally long, and not empty.")
+        if self.accepted[0] < 1 or min(np.diff(self.accepted), default=1) < 1:
+            raise ArgumentError("`accepted` must be rising numbers from 1.")
+        if not np.isfinite(self.distance).all() or min(np.diff(self.distance), default=1) <= 0:
+            raise ArgumentError("`distance` must be finite and rising.")
+
+    @property
+    def different_pairs(self) -> int:
+        """The number of different pairs."""
+        return self.accepted[-1]
+
+    def at(self, far: float) -> OperatingPoint:
+        """Return the largest threshold of the table that accepts a share of at most `far`.
+
+        Args:
+            far: False accept rate, in (0, 1).
+
+        Raises:
+            ArgumentError: When `far` is out of range.
+            ModelError: When there are fewer than 10 / `far` different pairs, or too many of them at
+                one distance.
+        """
+        if not 0 < far < 1:
+            raise ArgumentError(f"`far` must be greater than 0 and less than 1. Received: {far}")
+        pairs = self.different_pairs
+        needed = int(np.ceil(round(_LEAST_ACCEPTED / far, 6)))
+        if pairs < needed:
+            raise ModelError(
+                f"`far` of {far:g} needs at least {needed:,} different validation pairs. "
+                f"Received: {pairs:,} pairs, which allow {_LEAST_ACCEPTED / pairs:.2g} or more"
+            )
+        place = int(np.searchsorted(self.accepted, far * pairs * (1 + 1e-12), side="right")) - 1
+        if place < 0:
+            raise ModelError(
+                f"`far` of {far:g} cannot be reached: {self.accepted[0]:,} of {pairs:,} different "
+                f"validation pairs are within the smallest distance, {self.distance[0]:g}"
+            )
+        k = self.accepted[place]
+        low, high = betaincinv([k, k + 1], [pairs - k + 1, max(pairs - k, 1)], [0.025, 0.975])
+        interval = (float(low), 1.0 if k == pairs else float(high))
+        return OperatingPoint(self.distance[place], k / pairs, interval, pairs)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the thresholds for rates of 1e-1 to 1e-4, for `model.json`.
+
+        Returns:
+            `different_pairs` and `thresholds`: `far` with `threshold`, `rate` and `rate_ci95`, or
+            with None where there are too few pairs.
+        """
+        rows: list[dict[str, Any]] = []
+        found: tuple[Any, ...]
+        for far in LISTED_RATES:
+            try:
+                at = self.at(far)
+                found = (at.threshold, at.rate, list(at.rate_ci95))
+            except ModelError:
+                found = (None, None, None)
+            names = ("threshold", "rate", "rate_ci95")
+            rows.append({"far": far, **dict(zip(names, found, strict=True))})
+        return {"different_pairs": self.different_pairs, "thresholds": rows}
+
+
+def count_false_accepts(embeddings: np.ndarray, labels: np.ndarray) -> FalseAccepts:
+    """Count the different pairs within a distance, among all pairs of images.
+
+    Of more than 5,000 images as many are taken, evenly spaced.
+
+    Args:
+        embeddings: float `[n, embedding_dim]`.
+        labels: int `[n]`, of at least two classes.
+
+    Raises:
+        ArgumentError: When all images are of one class, or a distance is not finite.
+    """
+    if len(labels) > _MOST_IMAGES:
+        chosen = np.linspace(0, len(labels) - 1, _MOST_IMAGES).astype(int)
+        embeddings, labels = embeddings[chosen], labels[chosen]
+    x = embeddings.astype(np.float64)
+    squares = np.square(x).sum(axis=1)
+    parts = []
+    for start in range(0, len(x), _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, len(x)))
+        squared = squares[rows, np.newaxis] + squares[start:] - 2 * x[rows] @ x[start:].T
+        later = np.arange(start, len(x)) > rows[:, np.newaxis]
+        different = later & (labels[rows, np.newaxis] != labels[start:])
+        parts.append(np.sqrt(np.maximum(squared[different], 0)).astype(np.float32))
+    distances = np.sort(np.concatenate(parts)) if parts else np.empty(0)
+    if not len(distances):
+        raise ArgumentError("`labels` must hold at least two classes.")
+    counts = [1.0]
+    while counts[-1] < len(distances):
+        counts.append(max(counts[-1] + 1, counts[-1] * _STEP))
+    wanted = [len(distances) * rate for rate in LISTED_RATES]
+    ranks = np.unique(np.clip(np.floor([*counts, *wanted]), 1, len(distances)).astype(int))
+    distance = np.unique(distances[ranks - 1])
+    accepted = np.searchsorted(distances, distance, side="right")
+    return FalseAccepts(tuple(accepted.tolist()), tuple(map(float, distance)))
+
+
+def write_false_accepts(folder: Path, table: FalseAccepts | None) -> None:
+    """Write `false_accepts.csv` into `folder`; without a table remove the file that was there."""
+    if table is None:
+        (folder / FILE).unlink(missing_ok=True)
+    else:
+        write_columns(folder / FILE, dataclasses.asdict(table))
+
+
+def read_false_accepts(folder: Path) -> FalseAccepts | None:
+    """Read what `write_false_accepts` wrote; None when the file is missing.
+
+    Raises:
+        DataError: When the file is damaged.
+    """
+    if not (columns := read_columns(folder / FILE)):
+        return None
+    try:
+        accepted = tuple(map(int, columns["accepted"]))
+        return FalseAccepts(accepted, tuple(columns["distance"]))
+    except (KeyError, ValueError, OverflowError) as error:
+        raise DataError(f"`{folder / FILE}` is damaged: {error!r}") from None

@@ -1,0 +1,237 @@
+"""The index: what it holds, what an update embeds anew, and which are refused."""
+
+import logging
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from siamese_keras import fit, load_verifier
+from siamese_keras.errors import ArgumentError, DataError, ModelError
+from siamese_keras.gallery import Changes, read_index, write_index
+
+
+@pytest.fixture
+def folder(tmp_path, sample):
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    for i, image in enumerate(sample.test.images[:6]):
+        name = f"more/{i}.png" if i > 3 else f"{i}.png"
+        (folder / name).write_bytes(tf.io.encode_png(image).numpy())
+    return folder
+
+
+NAMES = ["0.png", "1.png", "2.png", "3.png", "more/4.png", "more/5.png"]
+
+
+@pytest.fixture
+def counted(tiny, monkeypatch):
+    """The files that are embedded; probes and queries are not files of a folder."""
+    embedded = []
+    original = type(tiny).embed
+
+    def embed(self, images):
+        if isinstance(images, list) and not isinstance(images[0], bytes):
+            embedded.extend(path.name for path in images)
+        return original(self, images)
+
+    monkeypatch.setattr(type(tiny), "embed", embed)
+    return embedded
+
+
+def test_what_an_index_holds(tiny, folder, tmp_path, sample):
+    path = tmp_path / "gallery.npz"
+    assert tiny.index(folder, path) == Changes(embedded=6, kept=0, removed=0)
+    with np.load(path, allow_pickle=False) as content:
+        assert content["names"].tolist() == NAMES
+        assert content["embeddings"].dtype == np.float32
+        assert content["embeddings"].shape == (6, 8)
+        stat = (folder / "more" / "5.png").stat()
+        assert content["sizes"][-1] == stat.st_size
+        assert content["mtimes"][-1] == stat.st_mtime_ns
+    index = read_index(path)
+    np.testing.assert_allclose(index.embeddings, tiny.embed(sample.test.images[:6]), atol=1e-6)
+    assert len(index) == 6
+
+
+def test_only_what_is_new_or_changed_is_embedded_anew(tiny, folder, tmp_path, sample, counted):
+    path = tmp_path / "gallery.npz"
+    tiny.index(folder, path)
+    counted.clear()
+    assert tiny.index(folder, path) == Changes(embedded=0, kept=6, removed=0)
+    assert counted == []
+    png = [tf.io.encode_png(image).numpy() for image in sample.test.images[10:12]]
+    (folder / "1.png").write_bytes(png[0])
+    (folder / "2.png").unlink()
+    (folder / "more" / "new.png").write_bytes(png[1])
+    os.utime(folder / "3.png", ns=(0, 0))
+    assert tiny.index(folder, path) == Changes(embedded=3, kept=3, removed=1)
+    assert counted == ["1.png", "3.png", "new.png"]
+    index = read_index(path)
+    assert index.names.tolist() == [n for n in [*NAMES, "more/new.png"] if n != "2.png"]
+    expected = tiny.embed(sample.test.images[[0, 10, 3, 4, 5, 11]])
+    np.testing.assert_allclose(index.embeddings, expected, atol=1e-6)
+
+
+def test_an_index_answers_as_its_folder_from_every_source(
+    tiny, exported, server, folder, tmp_path, sample
+):
+    path = tmp_path / "gallery.npz"
+    tiny.index(folder, path)
+    for verifier in (tiny, load_verifier(exported), load_verifier(server.url)):
+        for query in (sample.test.images[7], folder / "0.png"):
+            expected = verifier.search(query, folder, top=4)
+            found = verifier.search(query, str(path), top=4)
+            assert [str(folder / match.file) for match in found] == [m.file for m in expected]
+            for match, other in zip(found, expected, strict=True):
+                assert match.distance == pytest.approx(other.distance, abs=1e-5)
+    assert load_verifier(exported).index(folder, path) == Changes(embedded=0, kept=6, removed=0)
+
+
+def test_only_matches_within_a_distance_are_found(tiny, folder, tmp_path, sample):
+    path = tmp_path / "gallery.npz"
+    tiny.index(folder, path)
+    every = tiny.search(sample.test.images[7], path, top=6)
+    limit = every[2].distance
+    assert tiny.search(sample.test.images[7], path, top=6, within=limit) == every[:3]
+    assert tiny.search(sample.test.images[7], path, within=0.0) == []
+
+
+@pytest.fixture(scope="module")
+def other(sample, tiny):
+    from helpers.tiny import TINY
+
+    return fit(sample, TINY, seed=1, verbose=0)
+
+
+def test_an_index_of_another_model_is_refused_and_made_anew(tiny, other, folder, tmp_path, caplog):
+    path = tmp_path / "gallery.npz"
+    tiny.index(folder, path)
+    with pytest.raises(ModelError, match=r"gallery\.npz` is an index of another model"):
+        other.search(folder / "0.png", path)
+    with caplog.at_level(logging.INFO):
+        assert other.index(folder, path) == Changes(embedded=6, kept=0, removed=0)
+    assert "The index there is of another model: embedding all images anew." in caplog.messages
+    other.search(folder / "0.png", path)
+
+
+def test_an_index_of_inverted_images_is_another_one(tiny, tiny_run, folder, tmp_path):
+    path = tmp_path / "gallery.npz"
+    inverting = load_verifier(tiny_run, invert=True)
+    inverting.index(folder, path)
+    with pytest.raises(ModelError, match=r"was made with --invert. Received: a search without it"):
+        tiny.search(folder / "0.png", path)
+    assert tiny.index(folder, path).embedded == 6
+    with pytest.raises(ModelError, match=r"was made without --invert. Received: a search with it"):
+        inverting.near_duplicates(path)
+
+
+def test_broken_files_are_skipped_and_tried_again(tiny, folder, tmp_path, sample, caplog):
+    (folder / "broken.png").write_bytes(b"no image")
+    path = tmp_path / "gallery.npz"
+    assert tiny.index(folder, path).embedded == 6
+    assert "broken.png" in caplog.text
+    (folder / "broken.png").write_bytes(tf.io.encode_png(sample.test.images[9]).numpy())
+    assert tiny.index(folder, path) == Changes(embedded=1, kept=6, removed=0)
+    for file in folder.rglob("*.png"):
+        file.unlink()
+    with pytest.raises(DataError, match="has no image that can be read"):
+        tiny.index(folder, path)
+    assert len(read_index(path)) == 7  # as it was
+
+
+def test_a_query_that_was_deleted_and_files_that_are_gone_do_no_harm(tiny, folder, tmp_path):
+    path = tmp_path / "gallery.npz"
+    tiny.index(folder, path)
+    query = (folder / "0.png").read_bytes()
+    for name in NAMES[1:]:
+        (folder / name).unlink()
+    assert len(tiny.search(query, path, top=9)) == 6
+    assert "0.png" not in {match.file for match in tiny.search(folder / "0.png", path, top=9)}
+
+
+def damage(content, key, value):
+    return {**content, key: value}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: {k: v for k, v in c.items() if k != "names"},
+        lambda c: {k: v for k, v in c.items() if k != "format"},
+        lambda c: damage(c, "format", "siamese_keras index 2"),
+        lambda c: damage(c, "names", c["names"][:-1]),
+        lambda c: damage(c, "names", np.array([{}] * 6, object)),
+        lambda c: damage(c, "sizes", c["sizes"].astype(float)),
+        lambda c: damage(c, "embeddings", c["embeddings"].astype(float)),
+        lambda c: damage(c, "embeddings", c["embeddings"][:, :3]),
+        lambda c: damage(c, "fingerprint", np.float32(3)),
+    ],
+)
+def test_a_file_that_is_not_an_index_is_named_and_kept(tiny, folder, tmp_path, change):
+    path = tmp_path / "gallery.npz"
+    tiny.index(folder, path)
+    with np.load(path) as content:
+        np.savez(path, **change(dict(content)))
+    before = path.read_bytes()
+    for call in (lambda: tiny.search(folder / "0.png", path), lambda: tiny.index(folder, path)):
+        with pytest.raises(DataError, match=r"gallery\.npz` must be an index, as") as refused:
+            call()
+        assert "\n" not in str(refused.value)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04 broken", b"\x93NUMPY"])
+def test_a_file_of_another_kind_is_named(tmp_path, content):
+    path = tmp_path / "gallery.npz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"gallery\.npz` (must be|cannot be read as) an index"):
+        read_index(path)
+    path.unlink()
+    with pytest.raises(DataError, match=r"cannot be read as an index, .* No such file"):
+        read_index(path)
+
+
+def test_where_an_index_cannot_be_written(tiny, folder, tmp_path):
+    (tmp_path / "folder.npz").mkdir()
+    for name, message in (
+        ("gallery.zip", r"must end in \.npz"),
+        ("none/gallery.npz", "must lie in a folder that exists"),
+        ("folder.npz", "must not be a folder"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            tiny.index(folder, tmp_path / name)
+
+
+def test_a_failed_write_leaves_the_index_as_it_was(tiny, folder, tmp_path, monkeypatch):
+    path = tmp_path / "gallery.npz"
+    tiny.index(folder, path)
+    index, before = read_index(path), path.read_bytes()
+
+    def full(*_, **__):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_index(path, index)
+    assert path.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["gallery.npz", "photos"]
+
+
+def test_near_duplicates_of_a_folder_and_of_its_index(tiny, folder, tmp_path, sample):
+    copied = folder / "more" / "copy.png"
+    copied.write_bytes((folder / "2.png").read_bytes())
+    strict = tiny.with_threshold(1e-3)
+    assert strict.near_duplicates(folder) == [(str(folder / "2.png"), str(copied), 0.0)]
+    path = tmp_path / "gallery.npz"
+    tiny.index(folder, path)
+    assert strict.near_duplicates(path) == [("2.png", "more/copy.png", 0.0)]
+    found = tiny.with_threshold(0.7).near_duplicates(path)
+    embedded = tiny.embed(sample.test.images[:6])
+    distances = [d for _, _, d in found]
+    assert distances == sorted(distances)
+    for left, right, distance in found[1:]:
+        if "copy" not in left + right:
+            i, j = NAMES.index(left), NAMES.index(right)
+            assert distance == pytest.approx(np.linalg.norm(embedded[i] - embedded[j]), abs=1e-5)
