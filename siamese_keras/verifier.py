@@ -17,7 +17,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from siamese_keras.config import Config
-from siamese_keras.data.inputs import Batch, ImageInput, as_images, call_by_name, inverted
+from siamese_keras.data.inputs import Batch, ImageInput, as_images, call_by_name
 from siamese_keras.data.pair_file import read_pair_file
 from siamese_keras.data.splits import Dataset
 from siamese_keras.errors import ArgumentError, DataError, ModelError
@@ -41,6 +41,7 @@ class _Model(Protocol):
     """What answers the questions: a Keras model here, or an `ExportedModel`."""
 
     batch_size: int
+    image_shape: tuple[int, int, int] | None
 
     def embed(self, images: Batch) -> np.ndarray: ...
 
@@ -66,9 +67,9 @@ class Verifier:
     """A base model with its calibration. Made by `fit` and `load_verifier`.
 
     Images are uint8 arrays `[height, width, channels]` or `[n, height, width, channels]`, 0 to 255,
-    or paths or bytes of PNG and JPEG files, one or many; files of any size and color are decoded
-    by the same operations as in the exported graph. One image gives one answer, a sequence of
-    images an array.
+    or paths or bytes of image files, one or many: PNG, JPEG, BMP, GIF, WebP, TIFF or PGM, of any
+    size and color, decoded to the pixels that training and the exported graph see. One image gives
+    one answer, a sequence of images an array.
 
     Attributes:
         outer_model: The Keras outer model, (left, right) -> distance; None for an exported model.
@@ -145,8 +146,8 @@ class Verifier:
 
         Raises:
             DataError: When an array is not uint8 or of another shape than the model's images.
-            RequestError: When a file is not a PNG or JPEG image, which the message names, or an
-                exported model refuses the shape of an array.
+            RequestError: When a file is not an image that can be decoded, which the message names,
+                or an exported model refuses the shape of an array.
             OSError: When a file cannot be read.
             ModelError: When the model does not answer.
         """
@@ -195,8 +196,8 @@ class Verifier:
         return Comparison(*columns)
 
     def _batches(self, images: ImageInput) -> Iterator[tuple[Batch, list[str]]]:
-        for batch, names in images.batches(self._model.batch_size):
-            yield call_by_name(names, inverted, batch) if self.invert else batch, names
+        model = self._model
+        return images.batches(model.batch_size, model.image_shape, invert=self.invert)
 
     def _compare_batch(
         self, left: Batch, names: list[str], right: Batch, others: list[str], prior: float
@@ -236,7 +237,7 @@ class Verifier:
 
         Args:
             query: One or many images.
-            gallery: Many images, or a folder: all PNG and JPEG files below it, but for the query's
+            gallery: Many images, or a folder: all image files below it, but for the query's
                 own file. Files of a folder that cannot be decoded are skipped with a warning.
             top: How many to find at most, at least 1.
 
@@ -407,11 +408,12 @@ def load_verifier(
 
 
 def _load_export(version: Path) -> Verifier:
-    model = ExportedModel(load_saved_model(version))
+    ask = load_saved_model(version)
     facts = read_model_json(version)
     try:
+        height, width, channels = facts["image_shape"]
         return Verifier(
-            model,
+            ExportedModel(ask, (height, width, channels)),
             Calibration(facts["threshold"], facts["slope"]),
             config=Config(**facts["config"]),
             class_names=facts["class_names"],
