@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import io
 import warnings
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -58,20 +60,27 @@ def read_photo(content: bytes) -> np.ndarray:
             raise DataError(f"The image is damaged: {error or type(error).__name__}") from None
 
 
-def photo_size(content: bytes) -> tuple[int, int]:
+def photo_size(source: bytes | Path) -> tuple[int, int]:
     """Return width and height of an image file from its header, without decoding it.
+
+    Args:
+        source: The bytes of the file, or its path.
 
     Raises:
         DataError: When it is not an image file.
+        OSError: When it cannot be read.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return _identified(content).size
+        if isinstance(source, bytes):
+            return _identified(io.BytesIO(source)).size
+        with source.open("rb") as file:
+            return _identified(file).size
 
 
 def _opened(content: bytes) -> Image.Image:
     """Open a file of at most `MAX_PIXELS` pixels, or one that is decoded to as many."""
-    image = _identified(content)
+    image = _identified(io.BytesIO(content))
     size = image.size
     factor = 1
     while factor < 8 and _pixels(size) > MAX_PIXELS * factor**2:
@@ -85,11 +94,12 @@ def _opened(content: bytes) -> Image.Image:
     return image
 
 
-def _identified(content: bytes) -> Image.Image:
+def _identified(file: BinaryIO) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(content), formats=_FORMATS)
+        return Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError:
-        start = repr(content[:8]) if content else "nothing"
+        file.seek(0)
+        start = repr(file.read(8)).replace("b''", "nothing")
         raise DataError(f"An image must be a {FORMATS} file. It begins with {start}") from None
     except Image.DecompressionBombError as error:
         raise DataError(f"An image must have 1 to {MAX_PIXELS} pixels. {error}") from None
