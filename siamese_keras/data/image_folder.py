@@ -236,7 +236,8 @@ def _images(folder: Path) -> list[str]:
 def _counted(names: Sequence[str]) -> str:
     """Return how many names have which suffix: `12 .heic, 3 .txt`."""
     counts = Counter(Path(name).suffix.lower() or "without a suffix" for name in names)
-    return ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common(10))
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count} {suffix}" for suffix, count in ordered[:10])
 
 
 def image_reader(shape: tuple[int, int, int]) -> Callable[[Path], np.ndarray]:
