@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -120,15 +121,20 @@ def _read_pixels(path: Path, fields: Sequence[str]) -> Split:
     with _opened(path) as file:
         delimiter = _delimiter(file.readline(1_000_000))
     try:
-        table = np.loadtxt(
-            path, np.float32, delimiter=delimiter, skiprows=int(has_header), ndmin=2,
-            encoding="utf-8-sig",
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a file without data, which is told below
+            table = np.loadtxt(
+                path, np.float32, delimiter=delimiter, skiprows=int(has_header), ndmin=2,
+                encoding="utf-8-sig",
+            )  # fmt: skip
     except ValueError as error:  # names the row
         raise DataError(f"`{path}` must hold numbers. {error}") from None
     side = math.isqrt(len(fields) - 1)
-    if not len(table):
-        raise DataError(f"`{path}` must hold images. Received: a header alone")
+    if table.shape[1:] != (len(fields),) or not table.size:
+        received = f"{table.shape[1]} values" if table.size else "a header alone"
+        raise DataError(
+            f"`{path}` must hold images, {len(fields)} values in each line. Received: {received}"
+        )
     whole = table == np.floor(table)
     if not whole.all() or table.min() < 0 or table[:, 1:].max() > 255:
         bad = int(np.argmin(whole.all(1) & (table.min(1) >= 0) & (table[:, 1:].max(1) <= 255)))

@@ -107,6 +107,8 @@ def load_dataset(
         ArgumentError: When `validation_size` does not fit the dataset, or a class is unknown.
     """
     check_choice("color_mode", color_mode, ColorMode)
+    if data_dir is not None and "://" in os.fspath(data_dir):
+        raise DataError(f"`data_dir` must be a path on this machine. Received: {data_dir}")
     folder = None if data_dir is None else expanded(data_dir)
     if name in ("folder", "csv"):
         load = load_image_folder if name == "folder" else load_csv

@@ -67,7 +67,7 @@ def load_image_folder(
     files: list[ImageFile] = []
     others: list[str] = []
     for part, path in _parts(folder).items():
-        for class_folder in _class_folders(path):
+        for class_folder in _class_folders(path, least=2 if part == "train" else 1):
             found, passed = _class_files(class_folder, strict=strict)
             name = printable(class_folder.name)
             files += [ImageFile(file, name, part) for file in found]
@@ -119,13 +119,14 @@ def _inner(folder: Path) -> Path:
     return folder
 
 
-def _class_folders(folder: Path) -> list[Path]:
+def _class_folders(folder: Path, *, least: int) -> list[Path]:
     subfolders = _subfolders(folder)
     stray = _images(folder)
-    if len(subfolders) < 2:
-        files = f"; {len(stray)} image files beside them" if stray else ""
+    if len(subfolders) < least:
+        files = f", and {len(stray)} image files in no subfolder" if stray else ""
+        classes = "at least two classes" if least == 2 else "its classes"
         raise DataError(
-            f"`{folder}` must have a subfolder for each of at least two classes. "
+            f"`{folder}` must have a subfolder for each of {classes}. "
             f"Received: {shortened([path.name for path in subfolders])}{files}"
         )
     if stray:
@@ -135,6 +136,8 @@ def _class_folders(folder: Path) -> list[Path]:
             folder,
             shortened(stray, 3),
         )
+    if len(subfolders) == 1:
+        return subfolders
     names = {path: {sub.name for sub in _subfolders(path)} for path in subfolders}
     for path, inside in names.items():
         if len(inside) > 1 and inside == {other.name for other in subfolders if other != path}:

@@ -105,8 +105,8 @@ def warn_of_flat(names: Sequence[str]) -> None:
     if names:
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         _log.warning(
-            "Nearly one color as the model sees it: %s%s. Transparent pixels become black, and "
-            "16-bit values are read as 0 to 65535. Invert dark drawings on a transparent ground.",
+            "Nearly one color as the model sees it: %s%s. Transparent pixels become black, which "
+            "hides dark drawings, and 16-bit values are read as 0 to 65535.",
             ", ".join(names[:5]),
             more,
         )

@@ -4,8 +4,10 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from siamese_keras.data.image_folder import find_image_files, load_image_folder
+from siamese_keras.data.inputs import as_images
 from siamese_keras.errors import DataError
 
 
@@ -201,3 +203,104 @@ def test_a_folder_that_cannot_be_read_is_named_or_handed_on(tmp_path):
     errors = []
     assert find_image_files(missing, errors.append) == []
     assert [error.filename for error in errors] == [str(missing)]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Training", "Testing"),
+        ("Train", "TEST", "Val"),
+        ("training_set", "test_set"),
+        ("seg_train", "seg_test"),
+        ("train", "valid"),
+        ("train",),
+    ],
+)
+def test_parts_are_known_in_any_combination_and_spelling(parts, names):
+    (parts / "train").rename(parts / "other")
+    (parts / "test").rename(parts / "held out")
+    for name in names:
+        source = "other" if "train" in name.casefold() else "held out"
+        shutil.copytree(parts / source, parts / name)
+    for name in ("other", "held out"):
+        shutil.rmtree(parts / name)
+    source = load_image_folder(parts)
+    assert source.class_names == ("bag", "boot", "coat")
+    assert len(source.train) == 24
+    assert (source.test is not None) == any("test" in name.casefold() for name in names)
+    assert (source.validation is not None) == any("val" in name.casefold() for name in names)
+
+
+def test_a_class_may_be_called_train(photos):
+    (photos / "bag").rename(photos / "train")
+    assert load_image_folder(photos).class_names == ("boot", "coat", "train")
+
+
+def test_folders_beside_the_parts_are_named(parts, caplog):
+    shutil.copytree(parts / "train", parts / "seg_pred")
+    assert len(load_image_folder(parts).train) == 24
+    assert re.fullmatch("Not read beside `.*train`: seg_pred", caplog.messages[0])
+
+
+def test_doubled_folders_are_entered(photos, parts, tmp_path):
+    (tmp_path / "archive").mkdir()
+    photos.rename(tmp_path / "archive" / "photos")
+    assert len(load_image_folder(tmp_path / "archive").train) == 36
+    for part in ("train", "test"):
+        (parts / part).rename(parts / "moved")
+        (parts / f"seg_{part}").mkdir()
+        (parts / "moved").rename(parts / f"seg_{part}" / f"seg_{part}")
+    source = load_image_folder(parts)
+    assert (len(source.train), len(source.test)) == (24, 12)
+
+
+def test_a_folder_that_repeats_the_classes_is_not_a_class(photos, caplog):
+    """As in cell_images/cell_images of the malaria images."""
+    shutil.copytree(photos, photos / "photos", ignore=shutil.ignore_patterns("photos"))
+    source = load_image_folder(photos)
+    assert source.class_names == ("bag", "boot", "coat")
+    assert len(source.train) == 36
+    assert caplog.messages[0].startswith("Not read, as it repeats the folders beside it: `")
+
+
+def test_images_beside_the_classes_are_counted(photos, caplog):
+    for i in range(5):
+        shutil.copy(photos / "bag" / "01.png", photos / f"{i}.png")
+    assert len(load_image_folder(photos).train) == 36
+    expected = r"Not read, as .* class's folder: 5 image files in `.*`: 0\.png, 1\.png, 2\.png"
+    assert re.match(expected, caplog.messages[0])
+
+
+def test_links_to_folders_are_followed_once(photos, tmp_path):
+    (photos / "bag").rename(tmp_path / "elsewhere")
+    (photos / "bag").mkdir()
+    (photos / "bag" / "link").symlink_to(tmp_path / "elsewhere")
+    (photos / "bag" / "again").symlink_to(tmp_path / "elsewhere")
+    (photos / "bag" / "loop").symlink_to(photos / "bag")
+    (tmp_path / "elsewhere" / "up").symlink_to(photos)
+    (photos / "bag" / "nowhere").symlink_to(tmp_path / "nothing")
+    assert len(find_image_files(photos / "boot")) == 12
+    assert len(find_image_files(tmp_path / "elsewhere")) == 36
+    (tmp_path / "elsewhere" / "up").unlink()
+    source = load_image_folder(photos)
+    np.testing.assert_array_equal(np.bincount(source.train.labels), [12, 12, 12])
+
+
+def test_a_class_name_that_is_no_text_is_made_text(photos):
+    (photos / "bag").rename(photos / "caf\udce9")
+    assert load_image_folder(photos).class_names == ("boot", "caf\\xe9", "coat")
+
+
+KINDS = {"PGM": "PPM", "bmp": "BMP", "GIF": "GIF", "webp": "WEBP", "tif": "TIFF", "jfif": "JPEG"}
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+def test_every_format_is_read_from_a_folder_as_from_predict(photos, suffix):
+    options = {"lossless": True} if suffix == "webp" else {}
+    for path in list(photos.glob("*/*.png")):
+        with Image.open(path) as image:
+            image.convert("L").save(path.with_suffix(f".{suffix}"), KINDS[suffix], **options)
+        path.unlink()
+    images = load_image_folder(photos, 20, color_mode="rgb").train.images
+    ((batch, _),) = as_images(find_image_files(photos)).batches(99, (20, 20, 3))
+    np.testing.assert_array_equal(images, batch)
