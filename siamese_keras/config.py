@@ -14,6 +14,7 @@ from siamese_keras.errors import ArgumentError, check_choice
 from siamese_keras.files import write_json
 
 # The one list of each setting's choices: read here, by the command line and by the library.
+ColorMode = Literal["auto", "rgb", "grayscale"]
 PairKind = Literal["all", "balanced", "classic", "random"]
 Augmentation = Literal["none", "shift", "flip-shift", "flip-shift-erase"]
 Architecture = Literal["cnn", "resnet", "mlp", "silhouette-edges"]
@@ -53,7 +54,7 @@ class Config:
     dataset: str = _option(
         "fashion_mnist",
         "data",
-        "fashion_mnist, folder (of images by class), idx (IDX files), or a TensorFlow dataset",
+        "fashion_mnist, folder (of images by class), csv, npz, idx, or a TensorFlow dataset",
     )
     validation_size: int = _option(
         0,
@@ -70,8 +71,15 @@ class Config:
     image_size: int = _option(
         0,
         "data",
-        "height and width to resize images to; 0 keeps their size; required for folder",
+        "height and width to resize images to; 0 keeps their size, and for image files of many "
+        "sizes takes the median of the smaller sides, at most 64",
         at_least=0,
+    )
+    color_mode: ColorMode = _option(
+        "auto", "data", "channels of image files; auto = grayscale if all images are gray"
+    )
+    strict: bool = _option(
+        False, "data", "refuse image files that cannot be read instead of skipping them"
     )
 
     pairs: PairKind = _option("all", "pairs", "how training pairs are drawn")

@@ -18,7 +18,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.eva
         prog, "Score a run on its test images: metrics.json and figures are written into it."
     )
     parser.add_argument("run", type=local_path, metavar="RUN", help="folder that training wrote")
-    parser.add_argument("--data-dir", type=local_path, help="folder with the data")
+    parser.add_argument("--data-dir", type=local_path, help="folder or file with the data")
     parser.add_argument(
         "--baselines",
         action="store_true",

@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
         "Train a Siamese network, score it on test pairs and write a run.",
         usage="%(prog)s [options]",
     )
-    parser.add_argument("--data-dir", type=local_path, help="folder with the data")
+    parser.add_argument("--data-dir", type=local_path, help="folder or file with the data")
     parser.add_argument(
         "--run-dir", type=local_path, help="new folder to write to (default: runs/PRESET-TIME)"
     )
@@ -111,10 +111,11 @@ def _default_run_dir(start: str | Path) -> Path:
 
 def _train(config: Config, run_dir: Path, options: argparse.Namespace) -> dict[str, Any] | None:
     """Train, score and export; return the metrics, or None after an interrupt."""
-    from siamese_keras.data.datasets import load_config_dataset
+    from siamese_keras.data.datasets import load_config_dataset, resolved_config
     from siamese_keras.training.trainer import fit
 
     dataset = load_config_dataset(config, options.data_dir)
+    config = resolved_config(config, dataset)
     print(f"training on {dataset.name} into {run_dir}", flush=True)
     verifier = fit(
         dataset,

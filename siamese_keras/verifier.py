@@ -19,7 +19,7 @@ from scipy.special import expit, logit
 
 from siamese_keras.bulk import compare_file
 from siamese_keras.config import Config
-from siamese_keras.data.inputs import Batch, ImageInput, as_images, call_by_name, inverted
+from siamese_keras.data.inputs import Batch, ImageInput, as_images, call_by_name
 from siamese_keras.data.pair_file import read_pair_file
 from siamese_keras.data.splits import Dataset
 from siamese_keras.errors import ArgumentError, DataError, ModelError, RequestError
@@ -55,6 +55,7 @@ class _Model(Protocol):
     """What answers the questions: a Keras model here, or an `ExportedModel`."""
 
     batch_size: int
+    image_shape: tuple[int, int, int] | None
 
     def embed(self, images: Batch) -> np.ndarray: ...
 
@@ -80,9 +81,9 @@ class Verifier:
     """A base model with its calibration. Made by `fit` and `load_verifier`.
 
     Images are uint8 arrays `[height, width, channels]` or `[n, height, width, channels]`, 0 to 255,
-    or paths or bytes of PNG and JPEG files, one or many; files of any size and color are decoded
-    by the same operations as in the exported graph. One image gives one answer, a sequence of
-    images an array.
+    or paths or bytes of image files, one or many: PNG, JPEG, BMP, GIF, WebP, TIFF or PGM, of any
+    size and color, decoded to the pixels that training and the exported graph see. One image gives
+    one answer, a sequence of images an array.
 
     Attributes:
         outer_model: The Keras outer model, (left, right) -> distance; None for an exported model.
@@ -239,8 +240,8 @@ class Verifier:
 
         Raises:
             DataError: When an array is not uint8 or of another shape than the model's images.
-            RequestError: When a file is not a PNG or JPEG image, which the message names, or an
-                exported model refuses the shape of an array.
+            RequestError: When a file is not an image that can be decoded, which the message names,
+                or an exported model refuses the shape of an array.
             OSError: When a file cannot be read.
             ModelError: When the model does not answer.
         """
@@ -289,8 +290,8 @@ class Verifier:
         return Comparison(*columns)
 
     def _batches(self, images: ImageInput) -> Iterator[tuple[Batch, list[str]]]:
-        for batch, names in images.batches(self._model.batch_size):
-            yield call_by_name(names, inverted, batch) if self.invert else batch, names
+        model = self._model
+        return images.batches(model.batch_size, model.image_shape, invert=self.invert)
 
     def _compare_batch(
         self, left: Batch, names: list[str], right: Batch, others: list[str], prior: float
@@ -395,7 +396,7 @@ class Verifier:
 
         Args:
             query: One or many images.
-            gallery: Many images; or a folder: all PNG and JPEG files below it, but for the query's
+            gallery: Many images; or a folder: all image files below it, but for the query's
                 own file, and those that cannot be decoded are skipped with a warning; or an index,
                 the path of an `.npz` file that `index` wrote.
             top: How many to find at most, at least 1.
@@ -669,13 +670,14 @@ def load_verifier(
 
 
 def _load_export(version: Path) -> Verifier:
-    model = ExportedModel(load_saved_model(version))
+    ask = load_saved_model(version)
     facts = read_model_json(version)
     false_accepts = read_false_accepts(version / "assets.extra")
     try:
         threshold = facts["threshold"]
+        height, width, channels = facts["image_shape"]
         return Verifier(
-            model,
+            ExportedModel(ask, (height, width, channels)),
             Calibration(threshold, facts["slope"], facts.get("midpoint", threshold)),
             config=Config(**facts["config"]),
             class_names=facts["class_names"],

@@ -18,12 +18,20 @@ from pathlib import Path
 
 import numpy as np
 
-from siamese_keras.config import Config
+from siamese_keras.config import ColorMode, Config
+from siamese_keras.data.csv_files import load_csv
 from siamese_keras.data.cut import MIN_IMAGES, cut_dataset
 from siamese_keras.data.decode import scale_to_fit
-from siamese_keras.data.idx import FASHION_MNIST_SHA256, IDX_FILES, has_idx_files, read_idx_folder
+from siamese_keras.data.idx import (
+    FASHION_MNIST_SHA256,
+    IDX_FILES,
+    find_idx_files,
+    has_idx_files,
+    read_idx_folder,
+)
 from siamese_keras.data.image_folder import load_image_folder
 from siamese_keras.data.local import expanded, idx_folders, tfds_folder
+from siamese_keras.data.npz import load_npz
 from siamese_keras.data.open_set import (
     DEFAULT_SHARE,
     MIN_CLASSES,
@@ -32,7 +40,7 @@ from siamese_keras.data.open_set import (
 )
 from siamese_keras.data.splits import Dataset, Source, Split
 from siamese_keras.data.tfds import load_tfds
-from siamese_keras.errors import DataError, NotPreparedError
+from siamese_keras.errors import DataError, NotPreparedError, check_choice
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +66,8 @@ def load_dataset(
     *,
     validation_size: int = 0,
     image_size: int = 0,
+    color_mode: ColorMode = "auto",
+    strict: bool = False,
     unseen_classes: Sequence[str] = (),
 ) -> Dataset:
     """Load a dataset of classified images into memory.
@@ -71,16 +81,21 @@ def load_dataset(
     for the test.
 
     Args:
-        name: `"fashion_mnist"`; `"idx"` for the IDX files in `data_dir`, whatever they hold;
-            `"folder"` for PNG and JPEG files in a subfolder of `data_dir` for each class; or the
-            name of any image-classification dataset of TFDS.
-        data_dir: Folder to look in, and nowhere else: one with the four IDX files, gzipped or
-            not, or a TFDS data folder.
+        name: `"fashion_mnist"`; `"folder"` for image files in a subfolder of `data_dir` for each
+            class; `"csv"` for a CSV file of paths and labels, or of pixels; `"npz"` for an .npz
+            file of x_train, y_train, x_test and y_test; `"idx"` for the IDX files in `data_dir`,
+            whatever they hold; or the name of any image-classification dataset of TFDS.
+        data_dir: Folder to look in, and nowhere else: one of images, one with the four IDX files,
+            gzipped or not, or a TFDS data folder. For `"csv"` and `"npz"` the file.
         validation_size: Number of images to hold out of the training images, in proportion to the
             size of each class, or as whole classes for the open-set protocol. 0 takes a twelfth of
             them; of fewer than 6,000 up to 500, but no more than a fifth.
         image_size: Height and width to resize images to, scaled to fit and centered on black; 0
-            keeps their size.
+            keeps their size. Image files of many sizes then get the median of their smaller sides,
+            at most 64.
+        color_mode: Channels of image files: `"rgb"`, `"grayscale"`, or `"auto"` for grayscale if
+            all images are gray.
+        strict: Refuse image files that cannot be read, which are skipped with a warning otherwise.
         unseen_classes: Names or numbers of the test classes, or a share of all classes, such as
             `["20%"]`. With fewer than 20 others, classes are not cut here: `hold_out_classes` does.
 
@@ -89,21 +104,28 @@ def load_dataset(
 
     Raises:
         DataError: When the images cannot be found, read, verified, downloaded or split.
-        ArgumentError: When `validation_size` does not fit the dataset, a class is unknown, or
-            `image_size` is 0 for `"folder"`.
+        ArgumentError: When `validation_size` does not fit the dataset, or a class is unknown.
     """
+    check_choice("color_mode", color_mode, ColorMode)
+    if data_dir is not None and "://" in os.fspath(data_dir):
+        raise DataError(f"`data_dir` must be a path on this machine. Received: {data_dir}")
     folder = None if data_dir is None else expanded(data_dir)
-    if name == "folder":
-        source = load_image_folder(_existing(folder, name), image_size)
+    if name in ("folder", "csv"):
+        load = load_image_folder if name == "folder" else load_csv
+        path = _existing(folder, name)
+        source = load(path, image_size, color_mode=color_mode, strict=strict)
+    elif name == "npz":
+        source = load_npz(_existing(folder, name))
     else:
         source = _find(name, folder)
     if name == "fashion_mnist":
         source = dataclasses.replace(source, class_names=FASHION_MNIST_CLASSES)
-    if image_size and name != "folder":
+    if image_size and source.train.images.shape[1:3] != (image_size, image_size):
         source = dataclasses.replace(
             source,
             train=_resized(source.train, image_size),
             test=source.test and _resized(source.test, image_size),
+            validation=source.validation and _resized(source.validation, image_size),
         )
     dataset = _cut(source, _short_name(name, folder), validation_size, unseen_classes)
     return dataclasses.replace(dataset, superclasses=source.superclasses)
@@ -149,14 +171,29 @@ def load_config_dataset(config: Config, data_dir: str | os.PathLike[str] | None 
         data_dir,
         validation_size=config.validation_size,
         image_size=config.image_size,
+        color_mode=config.color_mode,
+        strict=config.strict,
         unseen_classes=config.unseen_classes,
     )
 
 
+def resolved_config(config: Config, dataset: Dataset) -> Config:
+    """Return `config` with the size and the channels that image files have been given.
+
+    A run records them, so that its images are the same when files are added.
+    """
+    if config.dataset not in ("folder", "csv"):
+        return config
+    height, width, channels = dataset.image_shape
+    if height == width:
+        config = dataclasses.replace(config, image_size=height)
+    return dataclasses.replace(config, color_mode="grayscale" if channels == 1 else "rgb")
+
+
 def _short_name(name: str, folder: Path | None) -> str:
     """Return the name that a model of this dataset is exported under."""
-    if name in ("folder", "idx") and folder is not None:
-        name = folder.resolve().name
+    if name in ("folder", "csv", "npz", "idx") and folder is not None:
+        name = folder.resolve().stem if folder.is_file() else folder.resolve().name
     return re.sub(r"[^\w.-]+", "_", name).strip("._") or "dataset"
 
 
@@ -164,7 +201,9 @@ def _find(name: str, data_dir: Path | None) -> Source:
     """Return what the dataset holds, from the first place that has them."""
     if data_dir is not None:
         _existing(data_dir, name)
-        if name in ("idx", "fashion_mnist") and has_idx_files(data_dir):
+        if name in ("idx", "fashion_mnist") and (
+            has_idx_files(data_dir) or find_idx_files(data_dir) is not None
+        ):
             digests = FASHION_MNIST_SHA256 if name != "idx" else (None,) * 4
             return Source(*read_idx_folder(data_dir, digests))
         if name == "idx" or not (data_dir / name).is_dir():
@@ -190,11 +229,22 @@ def _find(name: str, data_dir: Path | None) -> Source:
 
 
 def _existing(data_dir: Path | None, name: str) -> Path:
+    """Return the folder of a dataset, or the file where it is one, or raise."""
+    is_file = name in ("csv", "npz")
     if data_dir is None:
-        raise DataError(f"Dataset {name!r} needs the folder of its files: name it with --data-dir.")
-    if not data_dir.is_dir():
-        raise DataError(f"The data folder `{data_dir}` is not a folder.")
-    return data_dir
+        where = "file" if is_file else "folder of its files"
+        raise DataError(f"Dataset {name!r} needs the {where}: name it with --data-dir.")
+    if is_file and data_dir.is_file():
+        return data_dir
+    if name != "npz" and data_dir.is_dir():
+        return data_dir
+    if not data_dir.exists():
+        raise DataError(f"`{data_dir}` does not exist: --data-dir must name the data.")
+    suffix = data_dir.suffix.lower().removeprefix(".")
+    if data_dir.is_file():
+        hint = f" For it use --dataset {suffix}." if suffix in ("csv", "npz") else ""
+        raise DataError(f"`{data_dir}` must be a folder for dataset {name!r}.{hint}")
+    raise DataError(f"`{data_dir}` must be an .npz file for dataset {name!r}. Received: a folder")
 
 
 def _listing(folder: Path) -> str:

@@ -1,23 +1,29 @@
 """From PNG and JPEG files to the images of a model, as TensorFlow operations.
 
-They run as they are inside an exported graph, so that a server, `predict` and a test see the same
-pixels. Nothing here imports Keras.
+They run inside an exported graph. Files that Python reads are decoded in `photo.py`, to the same
+pixels, and brought to the shape of a model's images with the same `fit_image`. Nothing here imports
+Keras.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-# An image of so many pixels takes about half a gigabyte while it is decoded and composited. Photos
-# of 24 megapixels pass. The size is read from the file's header, before anything is decoded.
-MAX_PIXELS = 25_000_000
+from siamese_keras.data.photo import MAX_PIXELS
+
+_MAX_SEGMENTS = 100  # to look for the orientation in; cameras write it into the first or second
 
 
 def decode_image(content: tf.Tensor) -> tf.Tensor:
     """Decode a PNG or JPEG file of any color type.
+
+    The orientation that a camera notes in a JPEG file (EXIF) is applied. Values of 16 bits are
+    scaled by 1 / 257.
 
     Args:
         content: string `[]`, the bytes of the file.
@@ -44,23 +50,96 @@ def decode_image(content: tf.Tensor) -> tf.Tensor:
     )
 
     def decode_jpeg() -> tf.Tensor:
-        color = tf.io.decode_jpeg(content, channels=3)
-        return tf.concat([color, tf.fill(tf.concat([size, [1]], 0), tf.constant(255, tf.uint8))], 2)
+        # Accurate, as Pillow and browsers decode: TensorFlow's default differs by up to 9 of 255.
+        color = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
+        opaque = tf.fill(tf.concat([size, [1]], 0), tf.constant(255, tf.uint8))
+        return _upright(tf.concat([color, opaque], 2), jpeg_orientation(content))
 
     return tf.cond(is_png, lambda: _decode_png(content), decode_jpeg)
 
 
 def _decode_png(content: tf.Tensor) -> tf.Tensor:
-    image = tf.io.decode_png(content, channels=4)
-    # TensorFlow gives opaque images of less than 8 bits the alpha of their own scale: 1, 3 or 15.
     bits = tf.io.decode_raw(tf.strings.substr(content, 24, 1), tf.uint8)[0]
-    opaque = tf.bitwise.left_shift(tf.constant(1, tf.uint8), bits) - 1
 
-    def rescaled() -> tf.Tensor:
+    def rounded() -> tf.Tensor:  # TensorFlow's own conversion drops the low bytes
+        image = tf.cast(tf.io.decode_png(content, channels=4, dtype=tf.uint16), tf.int32)
+        return tf.cast((image + 128) // 257, tf.uint8)
+
+    def decoded() -> tf.Tensor:
+        image = tf.io.decode_png(content, channels=4)
+        # TensorFlow gives opaque images of less than 8 bits the alpha of their own scale: 1, 3, 15.
+        opaque = tf.bitwise.left_shift(tf.constant(1, tf.uint8), bits) - 1
         color, alpha = image[..., :3], image[..., 3:]
-        return tf.concat([color, tf.where(alpha == opaque, tf.constant(255, tf.uint8), alpha)], 2)
+        scaled = tf.where(alpha == opaque, tf.constant(255, tf.uint8), alpha)
+        return tf.cond(bits < 8, lambda: tf.concat([color, scaled], 2), lambda: image)
 
-    return tf.cond(bits < 8, rescaled, lambda: image)
+    return tf.cond(bits == 16, rounded, decoded)
+
+
+def jpeg_orientation(content: tf.Tensor) -> tf.Tensor:
+    """Find the EXIF orientation of a JPEG file.
+
+    The file is a series of segments: 0xff, a kind, the length of the rest in two bytes. That of
+    kind 0xe1 which begins with `Exif` holds a TIFF header and a table of tags.
+
+    Args:
+        content: string `[]`, the bytes of the file.
+
+    Returns:
+        int32 `[]`: 1 (as it is) to 8; 1 where the file does not say.
+    """
+    size = tf.strings.length(content)
+
+    def number(at: tf.Tensor, length: int, *, little: Any = False) -> tf.Tensor:
+        """Read an integer; beyond the end of the file it is 0."""
+        place = tf.clip_by_value(at, 0, tf.maximum(size - length, 0))
+        digits = tf.cast(
+            tf.io.decode_raw(tf.strings.substr(content, place, length), tf.uint8), tf.int32
+        )
+        digits = tf.where(little, tf.reverse(digits, [0]), digits)
+        weights = tf.constant([256**i for i in reversed(range(length))], tf.int32)
+        inside = (at >= 0) & (at + length <= size)
+        return tf.where(inside, tf.reduce_sum(digits * weights), 0)
+
+    def is_exif(at: tf.Tensor) -> tf.Tensor:
+        place = tf.clip_by_value(at + 4, 0, size)
+        length = tf.minimum(6, size - place)
+        return (number(at, 2) == 0xFFE1) & (
+            tf.strings.substr(content, place, length) == b"Exif\0\0"
+        )
+
+    def goes_on(at: tf.Tensor) -> tf.Tensor:
+        kind = number(at, 2)  # the picture itself begins with 0xffda
+        return (kind > 0xFF01) & (kind != 0xFFDA) & ~is_exif(at)
+
+    def next_segment(at: tf.Tensor) -> tuple[tf.Tensor]:
+        return (at + 2 + number(at + 2, 2),)
+
+    (at,) = tf.while_loop(
+        goes_on, next_segment, (tf.constant(2),), maximum_iterations=_MAX_SEGMENTS
+    )
+    header = at + 10
+    little = number(header, 2) == 0x4949  # "II"; "MM" otherwise
+    table = header + number(header + 4, 4, little=little)
+    entries = table + 2 + 12 * tf.range(tf.minimum(number(table, 2, little=little), _MAX_SEGMENTS))
+
+    def stated(entry: tf.Tensor) -> tf.Tensor:
+        is_orientation = number(entry, 2, little=little) == 0x0112
+        return tf.where(is_orientation, number(entry + 8, 2, little=little), 0)
+
+    found = tf.reduce_max(tf.concat([[0], tf.map_fn(stated, entries)], 0))
+    return tf.where(is_exif(at) & (found >= 1) & (found <= 8), found, 1)
+
+
+def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Turn an image as `photo.upright` does."""
+
+    def changed(image: tf.Tensor, kinds: list[int], change: Callable[..., tf.Tensor]) -> tf.Tensor:
+        return tf.cond(tf.reduce_any(orientation == kinds), lambda: change(image), lambda: image)
+
+    image = changed(image, [5, 6, 7, 8], lambda pixels: tf.transpose(pixels, [1, 0, 2]))
+    image = changed(image, [3, 4, 7, 8], lambda pixels: tf.reverse(pixels, [0]))
+    return changed(image, [2, 3, 6, 7], lambda pixels: tf.reverse(pixels, [1]))
 
 
 def _checked(content: tf.Tensor, condition: tf.Tensor, message: list[Any]) -> tf.Tensor:
@@ -99,10 +178,14 @@ def fit_image(image: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
     color, alpha = image[..., :3], image[..., 3:]
     product = tf.cast(color, tf.uint16) * tf.cast(alpha, tf.uint16)  # at most 255 * 255
     color = tf.cast(product // 255, tf.uint8)
-    fitted = _scaled_to_fit(color, height, width)
-    if channels == 1:
-        fitted = tf.image.rgb_to_grayscale(fitted)
-    return tf.ensure_shape(tf.cast(tf.round(fitted), tf.uint8), shape)
+    fitted = tf.cast(tf.round(_scaled_to_fit(color, height, width)), tf.uint8)
+    return tf.ensure_shape(luminance(fitted) if channels == 1 else fitted, shape)
+
+
+def luminance(images: tf.Tensor) -> tf.Tensor:
+    """Return uint8 `[..., 3]` in gray, uint8 `[..., 1]`; of a gray image, any of its channels."""
+    gray = tf.image.rgb_to_grayscale(tf.cast(images, tf.float32))
+    return tf.cast(tf.round(gray), tf.uint8)
 
 
 def scale_to_fit(images: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -149,18 +232,12 @@ def decode_batch(contents: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
     )
 
 
-@tf.function(input_signature=[tf.TensorSpec([], tf.string)])
-def invert_image(content: tf.Tensor) -> tf.Tensor:
-    """Invert an image file: dark on white becomes white on dark.
+@functools.cache
+def photo_fitter(shape: tuple[int, int, int]) -> Callable[[np.ndarray], np.ndarray]:
+    """Return `fit_image` for one shape as a function of arrays that runs as a graph."""
 
-    Args:
-        content: string `[]`, the bytes of a PNG or JPEG file.
+    @tf.function(input_signature=[tf.TensorSpec([None, None, 4], tf.uint8)])
+    def fit(pixels: tf.Tensor) -> tf.Tensor:
+        return fit_image(pixels, shape)
 
-    Returns:
-        string `[]`, the bytes of a PNG file; transparency is kept.
-
-    Raises:
-        tf.errors.InvalidArgumentError: As `decode_image`.
-    """
-    image = decode_image(content)
-    return tf.io.encode_png(tf.concat([255 - image[..., :3], image[..., 3:]], 2))
+    return lambda pixels: fit(pixels).numpy()

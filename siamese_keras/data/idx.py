@@ -1,19 +1,27 @@
-"""The IDX files that MNIST and Fashion-MNIST are published as."""
+"""IDX files, the format that MNIST, EMNIST and Fashion-MNIST are published in."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
 import hashlib
+import logging
 import math
+import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from siamese_keras.data.splits import Split
+from siamese_keras.data.splits import Split, numbered_names
 from siamese_keras.errors import DataError
+
+_log = logging.getLogger(__name__)
+
+_IDX_NAME = re.compile(
+    r"(?P<dataset>.*?)(?P<part>train|t10k|test)[-_.]?(?P<kind>image|label)s?[-_.](idx\d[-_.]?)?ubyte"
+)
 
 # IDX files in the order train images, train labels, test images, test labels, with the SHA-256
 # of Fashion-MNIST's decompressed bytes: compressed files differ from one distributor to another.
@@ -43,6 +51,45 @@ def has_idx_files(folder: Path) -> bool:
     return False
 
 
+def find_idx_files(folder: Path) -> tuple[Path, Path, Path, Path] | None:
+    """Find train images, train labels, test images and test labels under any customary name.
+
+    `train-images.idx3-ubyte` and `emnist-letters-train-images-idx3-ubyte` are such names, gzipped
+    or not, and so is a folder of that name that holds the file.
+
+    Returns:
+        The four paths; None when the folder does not hold all four.
+
+    Raises:
+        DataError: When it holds those of several datasets.
+    """
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted(folder.iterdir()):
+        match = _IDX_NAME.fullmatch(path.name.removesuffix(".gz").casefold())
+        if match is None:
+            continue
+        if path.is_dir():
+            inside = [p for p in sorted(path.iterdir()) if _IDX_NAME.fullmatch(p.name.casefold())]
+            if not inside:
+                continue
+            path = inside[0]
+        part = "train" if match["part"] == "train" else "test"
+        found.setdefault(match["dataset"], {}).setdefault(f"{part} {match['kind']}", path)
+    whole = {dataset: files for dataset, files in found.items() if len(files) == 4}
+    if "" in whole:
+        whole = {"": whole[""]}
+    if len(whole) > 1:
+        raise DataError(
+            f"`{folder}` must hold the IDX files of one dataset. Received: "
+            f"{', '.join(name.strip('-_.') for name in whole)}"
+        )
+    for files in whole.values():
+        return (
+            files["train image"], files["train label"], files["test image"], files["test label"]
+        )  # fmt: skip
+    return None
+
+
 def read_idx_folder(
     folder: Path, sha256: Sequence[str | None] = (None,) * 4
 ) -> tuple[Split, Split, tuple[str, ...]]:
@@ -58,29 +105,32 @@ def read_idx_folder(
     Raises:
         DataError: When a file is missing, damaged or of a shape that does not fit.
     """
-    arrays = []
-    for name, expected in zip(IDX_FILES, sha256, strict=True):
-        path = idx_path(folder, name)
+    paths = [idx_path(folder, name) for name in IDX_FILES]
+    if None in paths and (other := find_idx_files(folder)) is not None:
+        paths = list(other)
+    for name, path in zip(IDX_FILES, paths, strict=True):
         if path is None:
             raise DataError(f"`{folder / name}` is missing.")
-        arrays.append(read_idx(path, sha256=expected))
+    files = [path for path in paths if path is not None]
+    arrays = [read_idx(path, sha256=expected) for path, expected in zip(files, sha256, strict=True)]
     splits = []
-    for images, labels, name in zip(arrays[::2], arrays[1::2], IDX_FILES[::2], strict=True):
+    for images, labels, path in zip(arrays[::2], arrays[1::2], files[::2], strict=True):
         if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or not len(images):
             raise DataError(
-                f"`{folder / name}` must hold [n, height, width] images with as many labels. "
+                f"`{path}` must hold [n, height, width] images with as many labels. "
                 f"Received: images {list(images.shape)}, labels {list(labels.shape)}"
             )
         splits.append(Split(images[..., np.newaxis], labels))
     train, test = splits
     if train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(f"`{folder}` must hold train and test images of one size.")
-    classes = 1 + max(int(train.labels.max()), int(test.labels.max()))
-    return train, test, tuple(map(str, range(classes)))
+    if "emnist" in files[0].name.casefold():
+        _log.warning("EMNIST stores its images with rows and columns exchanged; they are kept so.")
+    return train, test, numbered_names(splits)
 
 
 def read_idx(path: Path, *, sha256: str | None = None) -> np.ndarray:
-    """Read an IDX file of unsigned bytes, gzipped when its name ends in `.gz`.
+    """Read an IDX file of unsigned bytes, gzipped or not.
 
     The format is that of LeCun, Cortes & Burges, "The MNIST database of handwritten digits": two
     zero bytes, the type (8), the number of dimensions, each dimension as big-endian uint32, data.
@@ -98,7 +148,7 @@ def read_idx(path: Path, *, sha256: str | None = None) -> np.ndarray:
     """
     try:
         raw = path.read_bytes()
-        content = gzip.decompress(raw) if path.suffix == ".gz" else raw
+        content = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"`{path}` cannot be read. {error}") from None
     if content[:3] != b"\x00\x00\x08" or len(content) < 4:

@@ -1,108 +1,181 @@
-"""Images of your own: a folder with a subfolder of PNG and JPEG files for every class.
+"""Images of your own: a folder with a subfolder of image files for every class.
 
-Not `keras.utils.image_dataset_from_directory`, whose pixels differ from those that the exported
-model makes of the same file.
+The layout is that of `keras.utils.image_dataset_from_directory`. The pixels are not: they are those
+that the exported model makes of the same file.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
-from siamese_keras.data.decode import decode_image, fit_image
-from siamese_keras.data.splits import Source, Split
-from siamese_keras.errors import ArgumentError, DataError, plain_reason
+from siamese_keras.config import ColorMode
+from siamese_keras.data.decode import photo_fitter
+from siamese_keras.data.image_files import (
+    ImageFile,
+    load_image_files,
+    part_of,
+    printable,
+    shortened,
+)
+from siamese_keras.data.photo import FORMATS, SUFFIXES, read_photo
+from siamese_keras.data.splits import Source
+from siamese_keras.errors import DataError
 
-_SUFFIXES = (".png", ".jpg", ".jpeg")
-_VALIDATION = ("val", "valid", "validation")
-_PARTS = ("train", "test", *_VALIDATION)
+_log = logging.getLogger(__name__)
+
 # What file managers and archives add beside the user's files.
-_NOT_THE_USERS = ("@eaDir", "__MACOSX")
+_NOT_THE_USERS = ("@eaDir", "__MACOSX", "Thumbs.db", "desktop.ini")
 
 
-def load_image_folder(folder: Path, image_size: int) -> Source:
+def load_image_folder(
+    folder: Path,
+    image_size: int = 0,
+    *,
+    color_mode: ColorMode = "auto",
+    strict: bool = False,
+) -> Source:
     """Read `folder/CLASS/*.png`, or `folder/train/CLASS/*.png` beside `folder/test/CLASS/*.png`.
 
-    In place of `test` there may be `query` and `gallery`, for images that are searched for and
-    searched in. A folder `validation`, `valid` or `val` beside these is read as well. Test classes
-    are those of the training, or none of them. Images are resized by the same operations as in
-    `predict` and in the exported model. Hidden files and folders are skipped.
+    Beside `train` there may be `validation` (`val`, `valid`) and `test`, or `query` and `gallery`
+    for images that are searched for and searched in; `training`, `test_set`, `seg_train` and the
+    like are understood, in any case of letters. All image files below a class's folder belong to
+    it. Test classes are those of the training, or none of them. Hidden files and folders are passed
+    over, links to folders are followed once, and files of other kinds are counted in a warning.
 
     Args:
         folder: The folder.
-        image_size: Height and width to resize the images to, at least 1.
+        image_size: Height and width to resize the images to; 0 takes the median of their smaller
+            sides, at most 64.
+        color_mode: `rgb`, `grayscale`, or `auto`: grayscale if all images are gray.
+        strict: Refuse files that cannot be read, which are skipped with a warning otherwise.
 
     Returns:
-        Images, uint8 `[n, image_size, image_size, 3]`, and the names of the classes: those of the
-        subfolders, in order.
+        Images, uint8 `[n, image_size, image_size, channels]`, and the names of the classes: those
+        of the subfolders, in order.
 
     Raises:
-        DataError: When there are fewer than two classes, the parts' classes do not fit, or a file
-            cannot be read; the message names it.
-        ArgumentError: When `image_size` is not positive.
+        DataError: When there are fewer than two classes, the parts' classes do not fit, a class has
+            no image, or `strict` and a file cannot be read.
     """
-    if image_size < 1:
-        raise ArgumentError(
-            f"`image_size` must be given for a folder of images. Received: image_size={image_size}"
+    folder = _inner(folder)
+    files: list[ImageFile] = []
+    others: list[str] = []
+    for part, path in _parts(folder).items():
+        for class_folder in _class_folders(path, least=2 if part == "train" else 1):
+            found, passed = _class_files(class_folder, strict=strict)
+            name = printable(class_folder.name)
+            files += [ImageFile(file, name, part) for file in found]
+            others += passed
+    if others:
+        _log.warning("Not read below `%s`, as no image files: %s", folder, _counted(others))
+    return load_image_files(
+        files, folder, image_size=image_size, color_mode=color_mode, strict=strict
+    )
+
+
+def _parts(folder: Path) -> dict[str, Path]:
+    """Return the folders of train, validation and test; a folder of classes is all `train`."""
+    subfolders = _subfolders(folder)
+    found: dict[str, Path] = {}
+    for path in subfolders:
+        part = part_of(path.name)
+        if part is not None and part in found:
+            raise DataError(
+                f"`{folder}` must hold one folder of {part} images. Received: "
+                f"{found[part].name}, {path.name}"
+            )
+        if part is not None:
+            found[part] = path
+    only_parts = len(found) == len(subfolders)
+    is_class = list(found) == ["train"] and not only_parts and not _subfolders(found["train"])
+    if not found or ("train" not in found and not only_parts) or is_class:
+        return {"train": folder}  # a lone `train` may be a class, of vehicles
+    if "train" not in found or not _subfolders(found["train"]):
+        raise DataError(
+            f"`{folder}` must hold either `train`, with a subfolder for each class, and perhaps "
+            "`validation` and `test`, or itself a subfolder for each class. Received: "
+            f"{shortened([path.name for path in subfolders])}"
         )
-    read = image_reader((image_size, image_size, 3))
-    search = [folder / "query", folder / "gallery"]
-    has_search = all(path.is_dir() for path in search)
-    parts = {"train": folder / "train", "test": search[1] if has_search else folder / "test"}
-    if not all(path.is_dir() for path in parts.values()):
-        found = [p.name for p in folder.iterdir() if p.name.casefold() in _PARTS and p.is_dir()]
-        if "train" in map(str.casefold, found):
-            raise DataError(
-                f"`{folder}` must hold either `train` and `test`, or a subfolder for each class. "
-                f"Received: {', '.join(sorted(found))}"
-            )
-        names = _class_names(folder)
-        return Source(_read_classes(folder, names, names, read), None, names)
-    for name in _VALIDATION:
-        if (folder / name).is_dir():
-            parts["validation"] = folder / name
-    names_of = {part: _class_names(path) for part, path in parts.items()}
-    _check_parts(parts, names_of)
-    every = tuple(sorted(set().union(*names_of.values())))
-    splits = {part: _read_classes(parts[part], names_of[part], every, read) for part in parts}
-    test, queries = splits["test"], None
-    if has_search:
-        names = _class_names(search[0])
-        if unknown := set(names) - set(names_of["test"]):
-            raise DataError(
-                f"`{search[0]}` must have classes of `{search[1]}`. Received: {_shortened(unknown)}"
-            )
-        query = _read_classes(search[0], names, every, read)
-        queries = np.repeat([True, False], [len(query), len(test)])
-        test = Split(
-            np.concatenate([query.images, test.images]), np.concatenate([query.labels, test.labels])
+    has_search = {"query", "gallery"} <= set(found)
+    unread = {"test"} if has_search else {"query", "gallery"}
+    parts = {part: path for part, path in found.items() if part not in unread}
+    if left := [path.name for path in subfolders if path not in parts.values()]:
+        _log.warning("Not read beside `%s`: %s", parts["train"], shortened(left))
+    return {part: _inner(path) for part, path in parts.items()}
+
+
+def _inner(folder: Path) -> Path:
+    """Return the folder that holds more than another folder: archives are often doubled."""
+    while len(subfolders := _subfolders(folder)) == 1 and not _images(folder):
+        if not _subfolders(subfolders[0]) or _images(subfolders[0]):
+            break
+        folder = subfolders[0]
+    return folder
+
+
+def _class_folders(folder: Path, *, least: int) -> list[Path]:
+    subfolders = _subfolders(folder)
+    stray = _images(folder)
+    if len(subfolders) < least:
+        files = f", and {len(stray)} image files in no subfolder" if stray else ""
+        classes = "at least two classes" if least == 2 else "its classes"
+        raise DataError(
+            f"`{folder}` must have a subfolder for each of {classes}. "
+            f"Received: {shortened([path.name for path in subfolders])}{files}"
         )
-    return Source(splits["train"], test, every, splits.get("validation"), queries)
+    if stray:
+        _log.warning(
+            "Not read, as they are in no class's folder: %d image files in `%s`: %s",
+            len(stray),
+            folder,
+            shortened(stray, 3),
+        )
+    if len(subfolders) == 1:
+        return subfolders
+    names = {path: {sub.name for sub in _subfolders(path)} for path in subfolders}
+    for path, inside in names.items():
+        if len(inside) > 1 and inside == {other.name for other in subfolders if other != path}:
+            _log.warning("Not read, as it repeats the folders beside it: `%s`", path)
+            return [other for other in subfolders if other != path]
+    first = names[subfolders[0]]
+    if len(first) > 1 and all(names[p] == first and not _images(p) for p in subfolders):
+        raise DataError(
+            f"`{folder}` must have a subfolder for each class. Its subfolders "
+            f"{shortened([path.name for path in subfolders])} all hold {shortened(first)}: name "
+            "one of them, or rename them to train, validation and test."
+        )
+    return subfolders
 
 
-def _check_parts(parts: Mapping[str, Path], names_of: Mapping[str, tuple[str, ...]]) -> None:
-    """Raise unless every part has the training classes, or none of them and none of the others'."""
-    train, test = set(names_of["train"]), set(names_of["test"])
-    open_set = not train & test
-    for part, names in names_of.items():
-        others = set().union(*(names_of[other] for other in names_of if other != part))
-        if set(names) != train if not open_set else set(names) & others:
-            raise DataError(
-                f"`{parts['train']}` and `{parts[part]}` must have the same classes, or all parts "
-                f"different ones. Received: {_shortened(train)} and {_shortened(names)}"
-            )
+def _class_files(folder: Path, *, strict: bool) -> tuple[list[Path], list[str]]:
+    """Return the image files of a class, and the names of its other files."""
 
+    def skip(error: OSError) -> None:
+        if strict:
+            raise DataError(f"`{error.filename}` cannot be read. {error.strerror}") from None
+        _log.warning("Skipping `%s`: %s", error.filename, error.strerror)
 
-def _shortened(names: Collection[str]) -> str:
-    return ", ".join([*sorted(names)[:10], "..."][: len(names)])
+    files = _visible_files(folder, skip)
+    images = [path for path in files if path.suffix.lower() in SUFFIXES]
+    others = [path.name for path in files if path.suffix.lower() not in SUFFIXES]
+    if not images:
+        raise DataError(
+            f"`{folder}` must hold {FORMATS} files: it is the folder of a class. Received: "
+            f"{_counted(others) or 'no file'}"
+        )
+    return images, others
 
 
 def find_image_files(folder: Path, on_error: Callable[[OSError], None] | None = None) -> list[Path]:
-    """Return the PNG and JPEG files below `folder`, in order, but for hidden ones.
+    """Return the image files below `folder`, in order, but for hidden ones.
+
+    Links to folders are followed, but no folder is searched twice.
 
     Args:
         folder: The folder.
@@ -116,14 +189,25 @@ def find_image_files(folder: Path, on_error: Callable[[OSError], None] | None = 
     def fail(error: OSError) -> None:
         raise DataError(f"`{error.filename}` cannot be read. {error}") from None
 
+    files = _visible_files(folder, on_error or fail)
+    return [path for path in files if path.suffix.lower() in SUFFIXES]
+
+
+def _visible_files(folder: Path, on_error: Callable[[OSError], None]) -> list[Path]:
     found: list[Path] = []
-    for parent, folders, names in os.walk(folder, onerror=on_error or fail):
-        folders[:] = [name for name in folders if not _is_hidden(name)]
+    searched: set[tuple[int, int]] = set()
+    for parent, folders, names in os.walk(folder, onerror=on_error, followlinks=True):
+        status = Path(parent).stat()
+        key = (status.st_dev, status.st_ino)
+        folders[:] = [] if key in searched else sorted(n for n in folders if not _is_hidden(n))
+        if key in searched:
+            continue
+        searched.add(key)
         paths = (Path(parent, name) for name in names if not _is_hidden(name))
         try:
-            found += [p for p in paths if p.suffix.lower() in _SUFFIXES and p.is_file()]
+            found += [path for path in paths if path.is_file()]
         except OSError as error:  # names can be read, files cannot
-            (on_error or fail)(error)
+            on_error(error)
     return sorted(found)
 
 
@@ -131,39 +215,36 @@ def _is_hidden(name: str) -> bool:
     return name.startswith(".") or name in _NOT_THE_USERS
 
 
-def _class_names(folder: Path) -> tuple[str, ...]:
-    names = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not _is_hidden(p.name)))
-    if len(names) < 2:
-        raise DataError(
-            f"`{folder}` must have a subfolder for each of at least two classes. "
-            f"Received: {', '.join(names) or 'none'}"
-        )
-    return names
+def _subfolders(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    try:
+        return sorted(p for p in folder.iterdir() if not _is_hidden(p.name) and p.is_dir())
+    except OSError as error:
+        raise DataError(f"`{folder}` cannot be read. {error.strerror}") from None
 
 
-def _read_classes(
-    folder: Path, names: Sequence[str], every: Sequence[str], read: Callable[[Path], np.ndarray]
-) -> Split:
-    """Read the subfolders `names`; an image's label is its class's place in `every`."""
-    label_of = {name: label for label, name in enumerate(every)}
-    images: list[np.ndarray] = []
-    labels: list[int] = []
-    for name in names:
-        files = _class_files(folder / name)
-        images += map(read, files)
-        labels += [label_of[name]] * len(files)
-    return Split(np.stack(images), np.array(labels, np.int32))
+def _images(folder: Path) -> list[str]:
+    """Return the names of the image files in `folder` itself."""
+    with os.scandir(folder) as entries:
+        return [
+            entry.name
+            for entry in entries
+            if Path(entry.name).suffix.lower() in SUFFIXES
+            and not _is_hidden(entry.name)
+            and entry.is_file()
+        ]
 
 
-def _class_files(folder: Path) -> Sequence[Path]:
-    files = find_image_files(folder)
-    if not files:
-        raise DataError(f"`{folder}` must hold PNG or JPEG files.")
-    return files
+def _counted(names: Sequence[str]) -> str:
+    """Return how many names have which suffix: `12 .heic, 3 .txt`."""
+    counts = Counter(Path(name).suffix.lower() or "without a suffix" for name in names)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count} {suffix}" for suffix, count in ordered[:10])
 
 
 def image_reader(shape: tuple[int, int, int]) -> Callable[[Path], np.ndarray]:
-    """Return a function that reads a PNG or JPEG file and brings it to one shape.
+    """Return a function that reads an image file and brings it to one shape.
 
     Args:
         shape: Height, width and channels, as for `fit_image`.
@@ -172,17 +253,12 @@ def image_reader(shape: tuple[int, int, int]) -> Callable[[Path], np.ndarray]:
         Function of a path that gives uint8 `[height, width, channels]`, and raises `DataError` with
         the path when the file cannot be read.
     """
-
-    @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
-    def decode(content: tf.Tensor) -> tf.Tensor:
-        return fit_image(decode_image(content), shape)
+    fit = photo_fitter(shape)
 
     def read(path: Path) -> np.ndarray:
         try:
-            return decode(path.read_bytes()).numpy()
-        except tf.errors.InvalidArgumentError as error:
-            raise DataError(f"`{path}` cannot be read. {plain_reason(error.message)}") from None
-        except OSError as error:
+            return fit(read_photo(path.read_bytes()))
+        except (DataError, OSError) as error:
             raise DataError(f"`{path}` cannot be read. {error}") from None
 
     return read

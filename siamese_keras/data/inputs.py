@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from siamese_keras.data.decode import invert_image
+from siamese_keras.data.decode import photo_fitter
+from siamese_keras.data.photo import inverted, is_flat, png_of, portable, read_photo
 from siamese_keras.data.splits import check_images
-from siamese_keras.errors import ArgumentError, DataError, RequestError, plain_reason
+from siamese_keras.errors import ArgumentError, DataError, RequestError
+
+_log = logging.getLogger(__name__)
 
 File = str | os.PathLike[str] | bytes
 # uint8 [n, height, width, channels], or the bytes of n PNG or JPEG files.
@@ -25,7 +28,7 @@ class ImageInput:
     """Images that a caller passed, in batch form.
 
     Attributes:
-        items: uint8 `[n, height, width, channels]`, or paths and bytes of PNG and JPEG files.
+        items: uint8 `[n, height, width, channels]`, or paths and bytes of image files.
         is_single: Whether the caller passed one image and not a sequence.
     """
 
@@ -35,19 +38,78 @@ class ImageInput:
     def __len__(self) -> int:
         return len(self.items)
 
-    def batches(self, size: int) -> Iterator[tuple[Batch, list[str]]]:
-        """Yield batches, as an array or as the bytes of files, with a name for each image.
+    def batches(
+        self, size: int, shape: tuple[int, int, int] | None = None, *, invert: bool = False
+    ) -> Iterator[tuple[Batch, list[str]]]:
+        """Yield batches with a name for each image.
+
+        Files become arrays, the pixels that training sees. Where the shape of the model's images is
+        not known, as with a server, they are PNG or JPEG files that its graph decodes alike. Images
+        of nearly one color are named in a warning.
+
+        Args:
+            size: Images in a batch.
+            shape: Height, width and channels of the model's images.
+            invert: Exchange dark and light; transparency stays.
 
         Raises:
+            RequestError: When a file is not an image, with its name.
             OSError: When a file cannot be read.
         """
         for start in range(0, len(self), size):
             batch = self.items[start : start + size]
             names = [_name(item, start + i) for i, item in enumerate(batch)]
             if isinstance(batch, np.ndarray):
-                yield batch, names
+                yield 255 - batch if invert else batch, names
+            elif shape is None:
+                yield _files_to_send(batch, names, invert=invert), names
             else:
-                yield [_content(item) for item in batch], names
+                yield _fitted_files(batch, names, shape, invert=invert), names
+
+
+def _fitted_files(
+    items: Sequence[File], names: Sequence[str], shape: tuple[int, int, int], *, invert: bool
+) -> np.ndarray:
+    fit = photo_fitter(shape)
+    fitted = [fit(pixels) for _, pixels in _read_files(items, names, invert=invert)]
+    warn_of_flat([name for name, image in zip(names, fitted, strict=True) if is_flat(image)])
+    return np.stack(fitted)
+
+
+def _files_to_send(items: Sequence[File], names: Sequence[str], *, invert: bool) -> list[bytes]:
+    files: list[bytes] = []
+    flat: list[str] = []
+    for content, pixels in _read_files(items, names, invert=invert):
+        on_black = (pixels[..., :3] * (pixels[..., 3:] / np.float32(255))).astype(np.uint8)
+        flat += [names[len(files)]] if is_flat(on_black) else []
+        files.append(png_of(pixels) if invert else portable(content, pixels))
+    warn_of_flat(flat)
+    return files
+
+
+def _read_files(
+    items: Sequence[File], names: Sequence[str], *, invert: bool
+) -> Iterator[tuple[bytes, np.ndarray]]:
+    """Yield the bytes and the pixels of each file, one at a time."""
+    for item, name in zip(items, names, strict=True):
+        content = item if isinstance(item, bytes) else Path(item).read_bytes()
+        try:
+            pixels = read_photo(content)
+        except DataError as error:
+            raise RequestError(f"{name}: {error}") from None
+        yield content, inverted(pixels) if invert else pixels
+
+
+def warn_of_flat(names: Sequence[str]) -> None:
+    """Warn of images that show next to nothing as the model sees them."""
+    if names:
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        _log.warning(
+            "Nearly one color as the model sees it: %s%s. Transparent pixels become black, which "
+            "hides dark drawings, and 16-bit values are read as 0 to 65535.",
+            ", ".join(names[:5]),
+            more,
+        )
 
 
 def as_images(images: Any) -> ImageInput:
@@ -55,7 +117,7 @@ def as_images(images: Any) -> ImageInput:
 
     Args:
         images: uint8 `[height, width, channels]` or `[n, height, width, channels]`; a path (`str`
-            or `Path`) or the `bytes` of a PNG or JPEG file; or a sequence of one of these forms.
+            or `Path`) or the `bytes` of an image file; or a sequence of one of these forms.
 
     Raises:
         DataError: When an array is not uint8 of one of these shapes.
@@ -85,24 +147,6 @@ def as_images(images: Any) -> ImageInput:
 
 def _name(item: Any, index: int) -> str:
     return f"`{item}`" if isinstance(item, (str, Path)) else f"image {index}"
-
-
-def _content(item: File) -> bytes:
-    return item if isinstance(item, bytes) else Path(item).read_bytes()
-
-
-def inverted(images: Batch) -> Batch:
-    """Return a batch with dark and light exchanged; transparency stays.
-
-    Raises:
-        RequestError: When a file is not a PNG or JPEG image.
-    """
-    if isinstance(images, np.ndarray):
-        return 255 - images
-    try:
-        return [invert_image(tf.constant(content)).numpy() for content in images]
-    except tf.errors.InvalidArgumentError as error:
-        raise RequestError(plain_reason(error.message)) from None
 
 
 def call_by_name(names: Sequence[str], ask: Callable[..., Any], *batches: Batch) -> Any:

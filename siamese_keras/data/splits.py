@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from siamese_keras.errors import DataError
+
+_MAX_LABELS = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,11 +33,7 @@ class Split:
     def __post_init__(self) -> None:
         images, labels = np.asarray(self.images), np.asarray(self.labels)
         check_images(images)
-        if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
-            raise DataError(
-                f"`labels` must be {len(images)} integers, one for each image. Received: "
-                f"{labels.dtype} of shape {labels.shape}"
-            )
+        _check_labels(labels, len(images))
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "labels", labels.astype(np.int32, copy=False))
 
@@ -50,22 +49,60 @@ class Split:
         return Split(self.images[indices], self.labels[indices])
 
 
+def numbered_names(splits: Iterable[Split]) -> tuple[str, ...]:
+    """Return the labels from 0 to the highest one as names of classes.
+
+    Raises:
+        DataError: When there is no label, or one is negative or in the millions.
+    """
+    labels = np.concatenate([split.labels for split in splits])
+    if not len(labels) or labels.min() < 0 or labels.max() >= _MAX_LABELS:
+        received = f"{labels.min()} to {labels.max()}" if len(labels) else "none"
+        raise DataError(f"`labels` must be the numbers of classes, from 0. Received: {received}")
+    return tuple(map(str, range(int(labels.max()) + 1)))
+
+
 def check_images(images: Any) -> None:
     """Raise unless `images` is a batch of images as this package has them.
 
     Raises:
         DataError: When it is not uint8 `[n, height, width, channels]`.
     """
-    found = f"{getattr(images, 'dtype', type(images).__name__)} of shape {np.shape(images)}"
+    shape = np.shape(images)
+    found = f"{getattr(images, 'dtype', type(images).__name__)} of shape {shape}"
     if getattr(images, "dtype", None) != np.uint8:
         raise DataError(
             f"Images must be uint8, 0 to 255: do not divide by 255, the model does. Received: "
             f"{found}"
         )
-    if images.ndim != 4 or 0 in images.shape[1:]:
+    if len(shape) != 4 or 0 in shape[1:]:
+        hint = ": add the axis of channels, images[..., None]" if len(shape) == 3 else ""
         raise DataError(
-            f"Images must have the shape [n, height, width, channels]. Received: {found}"
+            f"Images must have the shape [n, height, width, channels]{hint}. Received: {found}"
         )
+    if shape[1] in (1, 3) and shape[3] > 4 and shape[2] > 4:
+        raise DataError(
+            "Images must have the channels last, [n, height, width, channels]: transpose them with "
+            f"np.moveaxis(images, 1, -1). Received: {found}"
+        )
+
+
+def _check_labels(labels: np.ndarray, count: int) -> None:
+    if labels.dtype.kind in "iu" and labels.shape == (count,):
+        if count and int(labels.max()) >= 2**31:
+            raise DataError(f"`labels` must be less than 2**31. Received: {labels.max()}")
+        return
+    hint = ""
+    if labels.shape == (count, 1):
+        hint = ": take labels[:, 0]"
+    elif labels.ndim == 2 and len(labels) == count:
+        hint = ": of one-hot labels take labels.argmax(axis=1)"
+    elif labels.shape == (count,):
+        hint = ": np.unique(labels, return_inverse=True) gives names and integers"
+    raise DataError(
+        f"`labels` must be {count} integers, one for each image{hint}. Received: {labels.dtype} of "
+        f"shape {labels.shape}"
+    )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,6 +157,11 @@ class Dataset:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
+        if 0 < self.train.images.max(initial=0) <= 1:
+            raise DataError(
+                "Images must be uint8, 0 to 255: do not divide by 255, the model does. Received: "
+                "train images of 0 to 1"
+            )
         for part, split in self.splits.items():
             if split.images.shape[1:] != self.image_shape:
                 raise DataError(

@@ -32,12 +32,14 @@ class ExportedModel:
 
     Args:
         ask: From `load_saved_model` or `connect`.
+        image_shape: Height, width and channels of its images, where they are known.
     """
 
     batch_size = _BATCH_SIZE
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, image_shape: tuple[int, int, int] | None = None) -> None:
         self._ask = ask
+        self.image_shape = image_shape
 
     def embed(self, images: Batch) -> np.ndarray:
         """Return the embeddings of images, float32 `[n, embedding_dim]`.

@@ -28,6 +28,9 @@ def build_signatures(outer: keras.Model, calibration: Calibration) -> dict[str, 
     | `embed` | `images`: uint8 `[n, height, width, channels]` | `embedding`: float32 `[n, d]` |
     | `embed_bytes` | `images`: string `[n]`, PNG or JPEG files | the same |
 
+    Files are decoded as `decode_image` does it, the EXIF orientation of JPEG files included. Other
+    formats are decoded by the client, `photo.py`, and sent as PNG.
+
     A request of the wrong shape, or an empty one, gets INVALID_ARGUMENT. Without these checks an
     input of the wrong rank ends the server's process, inside the convolution.
 

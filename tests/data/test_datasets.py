@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers.tiny import SAMPLE
+from PIL import Image
 
 from siamese_keras.config import Config
-from siamese_keras.data.datasets import load_config_dataset, load_dataset
+from siamese_keras.data.datasets import load_config_dataset, load_dataset, resolved_config
 from siamese_keras.data.idx import IDX_FILES, read_idx
 from siamese_keras.errors import ArgumentError, DataError
 
@@ -63,11 +64,12 @@ def test_the_names_of_image_files_do_not_matter(photos, tmp_path, rng):
 
 def test_a_new_image_file_moves_few_others(photos, rng):
     """Those who add photos and train again do not score on images that were trained on."""
-    before = load_dataset("folder", photos, validation_size=6, image_size=28)
+    options = {"validation_size": 6, "image_size": 28, "color_mode": "rgb"}
+    before = load_dataset("folder", photos, **options)
     (photos / "bag" / "00000.png").write_bytes(
         tf.io.encode_png(rng.integers(0, 256, (28, 28, 3), np.uint8)).numpy()
     )
-    after = load_dataset("folder", photos, validation_size=6, image_size=28)
+    after = load_dataset("folder", photos, **options)
     moved = 0
     for part, split in before.splits.items():
         stayed = {image.tobytes() for image in after.splits[part].images}
@@ -146,9 +148,10 @@ def test_a_folder_without_the_files_is_named_with_what_it_holds(tmp_path):
 @pytest.mark.parametrize("name", ["idx", "folder", "fashion_mnist", "mnist"])
 def test_a_missing_folder_is_named(tmp_path, name):
     (tmp_path / "file").touch()
-    for path in (tmp_path / "missing", tmp_path / "file"):
-        with pytest.raises(DataError, match=f"`{path}` is not a folder"):
-            load_dataset(name, path, image_size=28)
+    with pytest.raises(DataError, match=rf"`{tmp_path / 'missing'}` does not exist"):
+        load_dataset(name, tmp_path / "missing", image_size=28)
+    with pytest.raises(DataError, match=rf"`{tmp_path / 'file'}` must be a folder for dataset"):
+        load_dataset(name, tmp_path / "file", image_size=28)
 
 
 @pytest.mark.parametrize("name", ["idx", "folder"])
@@ -157,9 +160,16 @@ def test_files_of_your_own_need_a_folder(name):
         load_dataset(name, image_size=28)
 
 
-def test_a_folder_of_images_needs_a_size(photos):
-    with pytest.raises(ArgumentError, match=r"`image_size` must be given"):
-        load_dataset("folder", photos, validation_size=6)
+def test_without_a_size_images_get_one_that_the_run_records(photos):
+    dataset = load_dataset("folder", photos, validation_size=6)
+    assert dataset.image_shape == (28, 28, 1)
+    config = resolved_config(Config(dataset="folder", validation_size=6), dataset)
+    assert (config.image_size, config.color_mode) == (28, "grayscale")
+    Image.new("RGB", (500, 90), "red").save(photos / "bag" / "large.png")
+    again = load_config_dataset(config, photos)
+    assert again.image_shape == (28, 28, 1)
+    config = Config(dataset="idx", validation_size=100)
+    assert resolved_config(config, load_config_dataset(config, SAMPLE)) == config
 
 
 @pytest.mark.parametrize("size", [9, 19, 581, 591])
@@ -182,7 +192,7 @@ def test_a_folder_of_images_is_cut_in_three(photos):
     assert dataset.class_names == ("bag", "boot", "coat")  # in the order of their names
     assert [len(split) for split in dataset.splits.values()] == [24, 6, 6]
     np.testing.assert_array_equal(np.bincount(dataset.test.labels), [2, 2, 2])
-    assert dataset.image_shape == (28, 28, 3)
+    assert dataset.image_shape == (28, 28, 1)  # the photos are gray
     assert load_dataset("folder", photos, validation_size=6, image_size=16).image_shape[0] == 16
 
 
@@ -214,7 +224,7 @@ def test_without_a_home_a_tilde_is_a_missing_folder(monkeypatch):
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr("pwd.getpwuid", unknown)
     for path in ("~/sample", "~nobody-of-that-name/sample"):
-        with pytest.raises(DataError, match=f"`{path}` is not a folder"):
+        with pytest.raises(DataError, match=f"`{path}` does not exist"):
             load_dataset("idx", path)
 
 
@@ -334,7 +344,7 @@ def test_test_classes_of_its_own_are_honored(small_classes):
 def test_the_settings_of_a_run_choose_the_dataset(photos, sample):
     config = Config(dataset="folder", validation_size=9, image_size=20)
     dataset = load_config_dataset(config, photos)
-    assert dataset.image_shape == (20, 20, 3)
+    assert dataset.image_shape == (20, 20, 1)
     assert [len(split) for split in dataset.splits.values()] == [21, 9, 6]
     config = Config(dataset="idx", validation_size=100)
     assert_same_dataset(load_config_dataset(config, SAMPLE), sample)

@@ -1,19 +1,22 @@
 """Decoding image files: sizes, color types, transparency and damaged files."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from helpers.png import png_bomb
-from PIL import Image
+from PIL import Image, ImageOps
 
 from siamese_keras.data.decode import (
     MAX_PIXELS,
     decode_batch,
     decode_image,
     fit_image,
-    invert_image,
+    jpeg_orientation,
+    luminance,
+    photo_fitter,
     scale_to_fit,
 )
 
@@ -127,12 +130,6 @@ def test_a_batch_of_files_of_several_kinds_becomes_one_array(rng):
     assert decode_batch(tf.constant([], tf.string), COLOR).shape == (0, *COLOR)
 
 
-def test_inverting_keeps_transparency():
-    image = Image.new("RGBA", (4, 4), (250, 200, 0, 77))
-    again = decode_image(invert_image(tf.constant(file(image)))).numpy()
-    np.testing.assert_array_equal(again, np.broadcast_to([5, 55, 255, 77], (4, 4, 4)))
-
-
 DAMAGED = {
     "empty": b"",
     "text": b"not an image",
@@ -173,3 +170,58 @@ def test_eager_and_in_a_pipeline_are_equal(rng):
     eager = fit_image(decode_image(tf.constant(content)), GRAY)
     mapped = tf.data.Dataset.from_tensors(content).map(lambda c: fit_image(decode_image(c), GRAY))
     np.testing.assert_array_equal(eager, next(iter(mapped)))
+
+
+decode_in_graph = tf.function(decode_image, input_signature=[tf.TensorSpec([], tf.string)])
+
+
+def with_exif(content: bytes, orientation: int, *, little: bool = True, before: int = 0) -> bytes:
+    """Put an EXIF segment into a JPEG file, behind `before` segments of other kinds."""
+    kind = "<" if little else ">"
+    entries = [(0x010F, 2, 4, b"Ab\0\0"), (0x0112, 3, 1, struct.pack(f"{kind}HH", orientation, 0))]
+    table = struct.pack(f"{kind}H", len(entries))
+    for tag, form, count, value in entries:
+        table += struct.pack(f"{kind}HHI", tag, form, count) + value
+    header = (b"II*\0" if little else b"MM\0*") + struct.pack(f"{kind}I", 8)
+    exif = b"Exif\0\0" + header + table + bytes(4)
+    segments = before * (b"\xff\xe2" + struct.pack(">H", 20) + bytes(18))
+    segments += b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    return content[:2] + segments + content[2:]
+
+
+@pytest.mark.parametrize("orientation", range(10))
+@pytest.mark.parametrize(("little", "before"), [(True, 0), (False, 0), (True, 3)])
+def test_the_orientation_of_a_jpeg_is_applied(orientation, little, before, rng):
+    pixels = rng.integers(0, 256, (5, 8, 3), np.uint8)
+    plain = file(Image.fromarray(pixels), "JPEG")
+    content = with_exif(plain, orientation, little=little, before=before)
+    stated = orientation if 1 <= orientation <= 8 else 1
+    assert jpeg_orientation(tf.constant(content)) == stated
+    turned = decode_in_graph(tf.constant(content)).numpy()
+    with Image.open(io.BytesIO(content)) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))
+    np.testing.assert_array_equal(turned, expected)
+
+
+@pytest.mark.parametrize("cut", [12, 20, 30, 40, 60])
+def test_an_orientation_that_is_cut_short_counts_as_none(cut):
+    content = with_exif(file(Image.new("L", (9, 9)), "JPEG"), 6)[:cut]
+    assert jpeg_orientation(tf.constant(content)) in (1, 6)
+    loop = b"\xff\xd8" + b"\xff\xe2\0\0" * 2000
+    assert jpeg_orientation(tf.constant(loop)) == 1
+
+
+def test_sixteen_bits_are_rounded(rng):
+    """257 * 128 - 200 is nearer to 127 than to 128, and its high byte is 127; ... - 100 is not."""
+    values = np.array([[0, 128, 129, 257 * 128 - 200, 257 * 128 - 100, 65535]], np.uint16)
+    content = tf.io.encode_png(values[..., np.newaxis])
+    expected = [0, 0, 1, 127, 128, 255]
+    assert decode_image(content)[0, :, 0].numpy().tolist() == expected
+
+
+def test_one_channel_is_the_luminance_of_three(rng):
+    image = rng.integers(0, 256, (31, 44, 4), np.uint8)
+    color, gray = photo_fitter(COLOR)(image), photo_fitter(GRAY)(image)
+    np.testing.assert_array_equal(gray, luminance(color))
+    every = np.repeat(np.arange(256, dtype=np.uint8)[:, np.newaxis, np.newaxis], 3, axis=2)
+    np.testing.assert_array_equal(luminance(every), every[..., :1])

@@ -1,12 +1,15 @@
+import io
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
-from siamese_keras.data.decode import decode_image
-from siamese_keras.data.inputs import as_images, call_by_name, inverted
+from siamese_keras.data.decode import decode_batch, decode_image, luminance
+from siamese_keras.data.inputs import as_images, call_by_name
 from siamese_keras.errors import ArgumentError, DataError, RequestError
 
 
@@ -128,17 +131,58 @@ def test_other_things_are_refused(images):
         as_images(images)
 
 
+def test_files_become_what_training_sees(arrays, files):
+    """As arrays for a model whose shape is known, as files for a server."""
+    ((batch, _),) = as_images(files).batches(10, (6, 4, 3))
+    np.testing.assert_array_equal(batch, arrays)
+    ((gray, _),) = as_images(files).batches(10, (6, 4, 1))
+    np.testing.assert_array_equal(gray, luminance(arrays))
+    ((sent, _),) = as_images(files).batches(10)
+    assert sent == [path.read_bytes() for path in files]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "BMP", "TIFF", "PPM"])
+def test_a_server_gets_png_for_files_that_its_graph_cannot_read(arrays, kind):
+    stream = io.BytesIO()
+    Image.fromarray(arrays[0]).save(stream, kind)
+    ((batch, _),) = as_images(stream.getvalue()).batches(1, (6, 4, 3))
+    ((sent, _),) = as_images(stream.getvalue()).batches(1)
+    np.testing.assert_array_equal(decode_batch(tf.constant(sent), (6, 4, 3)), batch)
+
+
 def test_inverting_changes_arrays_and_files_alike(arrays, files):
-    np.testing.assert_array_equal(inverted(arrays), 255 - arrays)
-    for array, content in zip(arrays, inverted([path.read_bytes() for path in files]), strict=True):
+    ((batch, _),) = as_images(arrays).batches(10, invert=True)
+    np.testing.assert_array_equal(batch, 255 - arrays)
+    ((batch, _),) = as_images(files).batches(10, (6, 4, 3), invert=True)
+    np.testing.assert_array_equal(batch, 255 - arrays)
+    ((sent, _),) = as_images(files).batches(10, invert=True)
+    for array, content in zip(arrays, sent, strict=True):
         decoded = decode_image(tf.constant(content)).numpy()
         np.testing.assert_array_equal(decoded[..., :3], 255 - array)
         assert (decoded[..., 3] == 255).all()
 
 
-def test_inverting_a_broken_file_says_what_is_wrong_in_one_line():
-    with pytest.raises(RequestError, match=r"^An image must be a PNG or JPEG file\.$"):
-        inverted([b"not an image"])
+@pytest.mark.parametrize("shape", [None, (6, 4, 3)])
+def test_a_broken_file_is_named_in_one_line(files, shape):
+    files[1].write_bytes(b"not an image")
+    with pytest.raises(RequestError, match=r"1\.png`: An image must be a PNG.*'not an i'$"):
+        list(as_images(files).batches(10, shape))
+
+
+@pytest.mark.parametrize("shape", [None, (28, 28, 1)])
+def test_an_image_that_becomes_one_color_is_named(tmp_path, sample, shape, caplog):
+    drawing = np.zeros((28, 28, 4), np.uint8)
+    drawing[..., 3:] = sample.test.images[0]  # black ink on a transparent ground
+    Image.fromarray(drawing).save(tmp_path / "ink.png")
+    dark = sample.test.images[0][..., 0].astype(np.uint16) * 16  # 12 bits in 16
+    Image.fromarray(dark).save(tmp_path / "scan.png")
+    Image.fromarray(sample.test.images[0][..., 0]).save(tmp_path / "fine.png")
+    list(as_images([tmp_path / f"{n}.png" for n in ("ink", "scan", "fine")]).batches(9, shape))
+    (record,) = caplog.messages
+    assert re.match(r"Nearly one color as the model sees it: `.*ink.png`, `.*scan.png`\. ", record)
+    caplog.clear()
+    list(as_images(tmp_path / "ink.png").batches(9, shape, invert=True))
+    assert not caplog.messages
 
 
 def refuse_broken(*batches):

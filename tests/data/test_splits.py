@@ -108,6 +108,9 @@ def test_the_fingerprint_is_the_same_in_every_version():
         (np.zeros((1, 3, 4, 4, 1), np.uint8), r"\[n, height, width, channels\]"),
         (np.zeros((3, 4, 4, 0), np.uint8), r"\[n, height, width, channels\].*\(3, 4, 4, 0\)"),
         (np.zeros((3, 0, 4, 1), np.uint8), r"\[n, height, width, channels\].*\(3, 0, 4, 1\)"),
+        (np.zeros((3, 1, 8, 8), np.uint8), r"channels last.*moveaxis.*\(3, 1, 8, 8\)"),
+        (np.zeros((3, 4, 4), np.uint8), r"add the axis of channels"),
+        ([[[0]]] * 3, "must be uint8.*Received: int64"),
         (["a.png", "b.png", "c.png"], "must be uint8"),
     ],
 )
@@ -121,6 +124,7 @@ def test_a_split_refuses_what_is_not_a_batch_of_images(images, message):
     [
         (np.zeros((3, 1), int), r"int64 of shape \(3, 1\)"),
         (np.eye(3, dtype=int), r"int64 of shape \(3, 3\)"),
+        ([[0], [1], [1]], r"int64 of shape \(3, 1\)"),
         (np.zeros(3), r"float64 of shape \(3,\)"),
         (np.zeros(2, int), r"int64 of shape \(2,\)"),
         (np.zeros(4, int), r"int64 of shape \(4,\)"),
@@ -184,3 +188,10 @@ def test_a_dataset_is_open_set_when_no_test_class_is_trained_on(images, shared):
     dataset = Dataset(images.take(train), images.take(images.labels == 4), images.take(test), NAMES)
     assert dataset.is_open_set is not shared
     assert ("cut by class" in repr(dataset)) is not shared
+
+
+def test_a_dataset_refuses_images_of_0_to_1(dataset):
+    """Divided by 255 and cast: nearly everything would be black."""
+    images = dataset.train.images // 200
+    with pytest.raises(DataError, match=r"do not divide by 255.* Received: train images of 0 to 1"):
+        with_part(dataset, "train", images=images)
