@@ -19,6 +19,7 @@ PairKind = Literal["all", "balanced", "classic", "random"]
 Augmentation = Literal["none", "shift", "flip-shift", "flip-shift-erase"]
 Architecture = Literal["cnn", "resnet", "mlp", "silhouette-edges"]
 Pooling = Literal["flatten", "average", "max"]
+FlipAveraging = Literal["no", "yes", "auto"]
 Activation = Literal["linear", "relu", "tanh"]
 LossKind = Literal["contrastive", "multi-similarity", "semi-hard-triplet", "supervised-contrastive"]
 Weighting = Literal["uniform", "balanced", "nonzero"]
@@ -127,8 +128,11 @@ class Config:
         "cnn, resnet: norm of the backbone features kept beside the embedding",
         at_least=0,
     )
-    flip_averaging: bool = _option(
-        False, "base model", "average the embeddings of an image and its mirror image"
+    flip_averaging: FlipAveraging = _option(
+        "no",
+        "base model",
+        "average the embeddings of an image and its mirror image; auto = where that separates "
+        "validation pairs better",
     )
     shift_averaging: bool = _option(
         False,
@@ -239,7 +243,8 @@ class Config:
     def base_model_options(self) -> dict[str, Any]:
         """Return the keyword arguments of `build_base_model`."""
         fields = (f for f in dataclasses.fields(self) if f.metadata["group"] == "base model")
-        return {field.name: getattr(self, field.name) for field in fields}
+        options = {field.name: getattr(self, field.name) for field in fields}
+        return {**options, "flip_averaging": self.flip_averaging == "yes"}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the settings to `path` as JSON."""

@@ -18,7 +18,7 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
             architecture="resnet",
             embedding_dim=128,
             kept_features=0.5,
-            flip_averaging=True,
+            flip_averaging="yes",
             optimizer="adam",
             learning_rate=1e-2,
             epochs=30,
@@ -44,11 +44,12 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
             augment="shift",
             architecture="resnet",
             embedding_dim=256,
+            flip_averaging="auto",
             shift_averaging=True,
             loss="supervised-contrastive",
             temperature=0.07,
             epochs=10,
-            min_steps=600,
+            min_steps=700,
         ),
         # The same on features of a network that was trained on ImageNet.
         "pretrained": Config(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import roc_auc_score
 
 from siamese_keras.data.pair_file import ImagePairs
 from siamese_keras.data.pairs import Pairs, calibration_pairs, evaluation_pairs
@@ -63,6 +64,13 @@ def calibrate_embeddings(embeddings: np.ndarray, labels: np.ndarray) -> Calibrat
     """Fit threshold and slope as `calibrate`, to embeddings `[n, embedding_dim]` of the images."""
     pairs = calibration_pairs(labels)
     return fit_calibration(pairs.different, metrics.pair_distances(embeddings, pairs))
+
+
+def validation_auc(embed: Embedder, validation: Split) -> float:
+    """Return the ROC-AUC of the pairs that `calibrate` takes."""
+    pairs = calibration_pairs(validation.labels)
+    distance = metrics.pair_distances(embed(validation.images), pairs)
+    return float(roc_auc_score(pairs.different, distance))
 
 
 def score(

@@ -14,9 +14,9 @@ import keras
 from siamese_keras.config import Config
 from siamese_keras.data.open_set import hold_out_classes
 from siamese_keras.data.pairs import check_labels
-from siamese_keras.data.splits import Dataset
+from siamese_keras.data.splits import Dataset, Split
 from siamese_keras.errors import ArgumentError, SiameseKerasError, TrainingError
-from siamese_keras.evaluation.protocol import calibrate_embeddings
+from siamese_keras.evaluation.protocol import calibrate_embeddings, validation_auc
 from siamese_keras.files import new_folder
 from siamese_keras.models.backbone import build_backbone, build_head, unfreeze, with_head
 from siamese_keras.models.base_model import build_base_model, extend_base_model
@@ -31,7 +31,6 @@ from siamese_keras.verifier import Verifier
 _log = logging.getLogger(__name__)
 
 _FEATURE_BATCH = 64
-_EXTENSIONS = ("kept_features", "flip_averaging", "shift_averaging")
 
 
 def fit(
@@ -133,14 +132,10 @@ def _fit_whole(
     Kept features and averaging come in after the training, which is of the embedding alone and
     would take several times as long with all views of an image.
     """
-    options = config.base_model_options()
-    extensions = {name: options.pop(name) for name in _EXTENSIONS}
-
-    def extended(base: keras.Model) -> keras.Model:
-        return extend_base_model(base, **extensions, unit_length=config.unit_length)
-
     if base_model is None:
-        base = build_base_model(dataset.image_shape, **options)
+        trained = {"kept_features": 0.0, "flip_averaging": False, "shift_averaging": False}
+        options = config.base_model_options()
+        base = build_base_model(dataset.image_shape, **{**options, **trained})
     else:
         base = base_model
         shape = getattr(base, "input_shape", None)  # a subclassed or an unbuilt model has none
@@ -149,11 +144,11 @@ def _fit_whole(
                 "`base_model` must be a functional model that takes images of "
                 f"{dataset.image_shape}, as the dataset has them. Received: input_shape={shape}"
             )
-        extended(base)  # raises now, not after the training, when that cannot be done
+        _extended(base, config)  # raises now, not after the training, when that cannot be done
     outer = build_outer_model(base, all_pairs=config.pairs == "all")
     values = {part: split.images for part, split in dataset.splits.items() if part != "test"}
     history, facts = fit_pairs(outer, values, config, dataset, callbacks, verbose)
-    return extended(base), history, facts
+    return _chosen_extension(base, config, dataset.validation), history, facts
 
 
 def _fit_with_backbone(
@@ -204,11 +199,38 @@ def _fit_with_backbone(
             verbose, first_epoch=config.epochs,
         )  # fmt: skip
         history = {name: values + more.get(name, []) for name, values in history.items()}
-    averaging = {name: getattr(config, name) for name in ("flip_averaging", "shift_averaging")}
-    base = extend_base_model(base, unit_length=config.unit_length, **averaging)
+    base = _chosen_extension(base, config, dataset.validation)
     facts["fit_seconds"] = round(time.perf_counter() - started, 2)
     facts["epochs"] = len(history["loss"])
     return base, history, facts
+
+
+def _extended(base: keras.Model, config: Config) -> keras.Model:
+    """Extend a base model by what the settings ask for."""
+    names = ("kept_features", "flip_averaging", "shift_averaging")
+    options = {name: config.base_model_options()[name] for name in names}
+    return extend_base_model(base, unit_length=config.unit_length, **options)
+
+
+def _chosen_extension(base: keras.Model, config: Config, validation: Split) -> keras.Model:
+    """Extend a trained base model; where flips are averaged only if that helps, find out."""
+    if config.flip_averaging != "auto":
+        return _extended(base, config)
+    candidates = {
+        choice: _extended(base, dataclasses.replace(config, flip_averaging=choice))
+        for choice in ("no", "yes")
+    }
+    auc = {
+        choice: validation_auc(Verifier.of_model(build_outer_model(model), None).embed, validation)
+        for choice, model in candidates.items()
+    }
+    chosen = "yes" if auc["yes"] > auc["no"] else "no"
+    _log.info(
+        "Averaging with mirror images: %s. ROC-AUC of validation pairs: %.4f with it, %.4f without "
+        "(flip_averaging).",
+        chosen, auc["yes"], auc["no"],
+    )  # fmt: skip
+    return candidates[chosen]
 
 
 def _sizes(dataset: Dataset) -> dict[str, int]:

@@ -292,7 +292,7 @@ def test_a_base_model_of_the_users_own_is_trained_saved_and_exported(sample, tmp
 
 
 def test_flip_averaging_extends_a_sequential_model_of_the_users_own(sample, tmp_path):
-    config = dataclasses.replace(SHORT, flip_averaging=True)
+    config = dataclasses.replace(SHORT, flip_averaging="yes")
     verifier = fit(
         sample, config, base_model=sequential_model(), run_dir=tmp_path / "run", verbose=0
     )
@@ -300,6 +300,24 @@ def test_flip_averaging_extends_a_sequential_model_of_the_users_own(sample, tmp_
     embedded = verifier.embed(x)
     np.testing.assert_allclose(verifier.embed(x[:, :, ::-1].copy()), embedded, atol=1e-5)
     np.testing.assert_allclose(load_verifier(tmp_path / "run").embed(x), embedded, atol=1e-5)
+
+
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_flips_are_averaged_where_validation_pairs_gain_by_it(rng, mirrored):
+    """Two classes that are each other's mirror image, or each its own half of the time."""
+    patterns = rng.integers(0, 200, (2, 8, 8, 1), np.uint8)
+    if not mirrored:
+        patterns[1] = patterns[0, :, ::-1]
+    labels = np.arange(120) % 2
+    images = patterns[labels] + rng.integers(0, 50, (120, 8, 8, 1), np.uint8)
+    if mirrored:
+        images[::3] = images[::3, :, ::-1]
+    split = Split(images, labels)
+    dataset = Dataset(split, split, split, ("a", "b"))
+    config = dataclasses.replace(SHORT, flip_averaging="auto", learning_rate=1e-12)
+    verifier = fit(dataset, config, base_model=own_model((8, 8, 1)), verbose=0)
+    twins = np.abs(verifier.embed(images) - verifier.embed(images[:, :, ::-1].copy())).max()
+    assert (twins < 1e-5) == mirrored
 
 
 def two_images_to_embedding():
@@ -351,7 +369,7 @@ def test_a_run_with_extended_embeddings_is_saved_as_it_is(sample, tmp_path):
         SHORT,
         architecture="resnet",
         kept_features=0.5,
-        flip_averaging=True,
+        flip_averaging="yes",
     )
     verifier = fit(sample, config, run_dir=tmp_path / "run", verbose=0)
     x = sample.test.images[:20]
