@@ -71,7 +71,7 @@ def compare_file(
                     padding = [""] * (len(names) - len(values))
                     writer.writerow([*values[: len(names)], *padding, *answer])
                     if error := answer[-1]:
-                        _log.warning("%s line %d: %s", pairs, line, error)
+                        _log.warning("%s line %d: %s", pairs, line, _printable(error))
                     failed += bool(error)
                 compared += len(chunk)
                 if progress is not None and lines:
@@ -86,12 +86,18 @@ def _count_lines(path: Path) -> int:
         return sum(part.count(b"\n") for part in iter(lambda: file.read(1 << 20), b""))
 
 
+def _printable(text: str) -> str:
+    """Return a text with escapes in place of bytes that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _header(path: Path, reader: Any) -> list[str]:
     names: list[str] = next(reader, [])
     if missing := [name for name in _COLUMNS if name not in names]:
+        received = _printable(",".join(names)[:80]) or "none"
         raise DataError(
             f"`{path}` must begin with a line of names, with left and right among them, separated "
-            f"by commas. Missing: {', '.join(missing)}. Received: {','.join(names)[:80] or 'none'}"
+            f"by commas. Missing: {', '.join(missing)}. Received: {received}"
         )
     if taken := [name for name in _ADDED if name in names]:
         raise DataError(

@@ -8,6 +8,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from siamese_keras.files import atomic_path
 _log = logging.getLogger(__name__)
 
 _FORMAT = "siamese_keras index 1"
+_THREADS = 2
+_REFUSED = (DataError, RequestError, OSError)
 _PROBES = 3
 _PROBE_TOLERANCE = 1e-3  # between machines and forms of one model; models differ by about 1
 
@@ -93,21 +96,40 @@ def embed_files(
     """
     read: list[int] = []
     parts: list[np.ndarray] = []
-    for start in range(0, len(files), batch_size):
-        batch = list(files[start : start + batch_size])
-        try:
-            parts.append(embed(batch))
-            read += range(start, start + len(batch))
-        except (DataError, RequestError, OSError):  # one by one, to find out which
-            for i, path in enumerate(batch, start):
-                try:
-                    parts.append(embed([path]))
-                    read.append(i)
-                except (DataError, RequestError, OSError) as error:
-                    on_error(path, error)
-        if progress is not None:
-            progress(start + len(batch), len(files))
+    batches = [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
+    # Decoding takes most of the time, on one core; more threads would need memory for more photos.
+    pool = ThreadPoolExecutor(_THREADS)
+    try:
+        start = 0
+        for batch, embedded in zip(batches, pool.map(_attempt(embed), batches), strict=True):
+            if embedded is not None:
+                parts.append(embedded)
+                read += range(start, start + len(batch))
+            else:
+                for i, path in enumerate(batch, start):  # one by one, to find out which
+                    try:
+                        parts.append(embed([path]))
+                        read.append(i)
+                    except _REFUSED as error:
+                        on_error(path, error)
+            start += len(batch)
+            if progress is not None:
+                progress(start, len(files))
+    finally:
+        pool.shutdown(cancel_futures=True)
     return read, np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+
+
+def _attempt(embed: Embed) -> Callable[[Sequence[Path]], np.ndarray | None]:
+    """Return a function that embeds a batch of files, or gives None when one is refused."""
+
+    def attempt(batch: Sequence[Path]) -> np.ndarray | None:
+        try:
+            return embed(list(batch))
+        except _REFUSED:
+            return None
+
+    return attempt
 
 
 def embed_folder(

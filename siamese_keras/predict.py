@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from siamese_keras.command_line import local_path, make_parser, run_program
@@ -52,8 +53,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.pre
     task.add_argument("--gallery", type=local_path, metavar="FOLDER", help="folder to search")
     task.add_argument(
         "--index",
-        type=local_path,
-        metavar="FILE",
+        type=_index_path,
+        metavar="FILE.npz",
         help="index to search, written by `siamese-keras index`; images that are not same are not "
         "listed",
     )
@@ -104,6 +105,13 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.pre
         return 0
 
     return run_program(program, traceback=options.traceback)
+
+
+def _index_path(text: str) -> Path:
+    path = local_path(text)
+    if path.suffix.lower() != ".npz":
+        raise argparse.ArgumentTypeError(f"expected an index, FILE.npz, not {text!r}")
+    return path
 
 
 def _check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

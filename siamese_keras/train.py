@@ -3,7 +3,7 @@
     python -m siamese_keras.train [--preset NAME] [--run-dir FOLDER] [--export-dir saved_models]
 
 Writes a run: `config.json`, `model.json`, `base.keras`, `outer.keras`, `history.csv`,
-`metrics.json`, `embeddings.npz` and `figures/`.
+`false_accepts.csv`, `metrics.json`, `embeddings.npz` and `figures/`.
 """
 
 from __future__ import annotations

@@ -413,7 +413,7 @@ class Verifier:
             ModelError: When the index is of another model.
             Others: as `embed`.
         """
-        if isinstance(gallery, (str, os.PathLike)) and Path(gallery).suffix == ".npz":
+        if isinstance(gallery, (str, os.PathLike)) and Path(gallery).suffix.lower() == ".npz":
             gallery = self._read_index(gallery)
         return search(
             self.embed, query, gallery, top=top, batch_size=self._model.batch_size, within=within
@@ -447,7 +447,7 @@ class Verifier:
         """
         if self.threshold is None:
             raise ModelError("A server keeps its threshold to itself: a distance must be given.")
-        if Path(source).suffix == ".npz":
+        if Path(source).suffix.lower() == ".npz":
             index = self._read_index(source)
             names, embeddings = index.names.tolist(), index.embeddings
         else:

@@ -7,6 +7,7 @@ pairs are different, as in a search. The table gives the threshold for a false a
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from siamese_keras.files import read_columns, write_columns
 
 FILE = "false_accepts.csv"
 LISTED_RATES = (1e-1, 1e-2, 1e-3, 1e-4)
-# A rate is told from so many false accepts: its 95 % interval is then half of it to twice of it.
+# So many false accepts at least have to support a rate.
 _LEAST_ACCEPTED = 10
 _MOST_IMAGES = 5000  # of which there are 12 million pairs
 _BLOCK = 500
@@ -33,8 +34,9 @@ class OperatingPoint:
     Attributes:
         threshold: Distance.
         rate: Share of the different pairs that lie within it.
-        rate_ci95: Its 95 % interval (Clopper & Pearson 1934). Pairs are taken to be independent.
-            They share images, so the interval for other images is wider.
+        rate_ci95: Its 95 % interval for new images of these classes (Clopper & Pearson 1934). Pairs
+            share images, so it is computed from the number of independent pairs that would vary
+            as much.
         different_pairs: Number of different pairs that it was counted on.
     """
 
@@ -51,6 +53,8 @@ class FalseAccepts:
     Attributes:
         accepted: Numbers of pairs, rising; the last one is that of all different pairs.
         distance: The distance within which so many lie, for each of them.
+        effective_pairs: The number of independent pairs whose rate would vary as much, for each of
+            them.
 
     Raises:
         ArgumentError: When there is no pair, lengths differ or an order is wrong.
@@ -58,14 +62,18 @@ class FalseAccepts:
 
     accepted: tuple[int, ...]
     distance: tuple[float, ...]
+    effective_pairs: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if not self.accepted or len(self.accepted) != len(self.distance):
-            raise ArgumentError("`accepted` and `distance` must be equally long, and not empty.")
+        lengths = {len(self.accepted), len(self.distance), len(self.effective_pairs)}
+        if len(lengths) != 1 or lengths == {0}:
+            raise ArgumentError("The columns must be equally long, and not empty.")
         if self.accepted[0] < 1 or min(np.diff(self.accepted), default=1) < 1:
             raise ArgumentError("`accepted` must be rising numbers from 1.")
         if not np.isfinite(self.distance).all() or min(np.diff(self.distance), default=1) <= 0:
             raise ArgumentError("`distance` must be finite and rising.")
+        if not all(0 < pairs <= self.accepted[-1] for pairs in self.effective_pairs):
+            raise ArgumentError("`effective_pairs` must be positive, and at most all pairs.")
 
     @property
     def different_pairs(self) -> int:
@@ -98,10 +106,10 @@ class FalseAccepts:
                 f"`far` of {far:g} cannot be reached: {self.accepted[0]:,} of {pairs:,} different "
                 f"validation pairs are within the smallest distance, {self.distance[0]:g}"
             )
-        k = self.accepted[place]
-        low, high = betaincinv([k, k + 1], [pairs - k + 1, max(pairs - k, 1)], [0.025, 0.975])
-        interval = (float(low), 1.0 if k == pairs else float(high))
-        return OperatingPoint(self.distance[place], k / pairs, interval, pairs)
+        rate, n = self.accepted[place] / pairs, self.effective_pairs[place]
+        k = rate * n
+        low, high = betaincinv([k, k + 1], [n - k + 1, n - k], [0.025, 0.975])
+        return OperatingPoint(self.distance[place], rate, (float(low), float(high)), pairs)
 
     def summary(self) -> dict[str, Any]:
         """Return the thresholds for rates of 1e-1 to 1e-4, for `model.json`.
@@ -138,18 +146,11 @@ def count_false_accepts(embeddings: np.ndarray, labels: np.ndarray) -> FalseAcce
     if len(labels) > _MOST_IMAGES:
         chosen = np.linspace(0, len(labels) - 1, _MOST_IMAGES).astype(int)
         embeddings, labels = embeddings[chosen], labels[chosen]
-    x = embeddings.astype(np.float64)
-    squares = np.square(x).sum(axis=1)
-    parts = []
-    for start in range(0, len(x), _BLOCK):
-        rows = np.arange(start, min(start + _BLOCK, len(x)))
-        squared = squares[rows, np.newaxis] + squares[start:] - 2 * x[rows] @ x[start:].T
-        later = np.arange(start, len(x)) > rows[:, np.newaxis]
-        different = later & (labels[rows, np.newaxis] != labels[start:])
-        parts.append(np.sqrt(np.maximum(squared[different], 0)).astype(np.float32))
-    distances = np.sort(np.concatenate(parts)) if parts else np.empty(0)
+    blocks = list(_distances_by_image(embeddings.astype(np.float64), labels))
+    distances = np.concatenate([row[later] for row, later in blocks]) if blocks else np.empty(0)
     if not len(distances):
         raise ArgumentError("`labels` must hold at least two classes.")
+    distances.sort()
     counts = [1.0]
     while counts[-1] < len(distances):
         counts.append(max(counts[-1] + 1, counts[-1] * _STEP))
@@ -157,7 +158,43 @@ def count_false_accepts(embeddings: np.ndarray, labels: np.ndarray) -> FalseAcce
     ranks = np.unique(np.clip(np.floor([*counts, *wanted]), 1, len(distances)).astype(int))
     distance = np.unique(distances[ranks - 1])
     accepted = np.searchsorted(distances, distance, side="right")
-    return FalseAccepts(tuple(accepted.tolist()), tuple(map(float, distance)))
+    effective = _effective_pairs(blocks, distance, accepted)
+    return FalseAccepts(*(tuple(column.tolist()) for column in (accepted, distance, effective)))
+
+
+def _distances_by_image(
+    x: np.ndarray, labels: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield for each image the distances of its different pairs, and which are with later ones."""
+    squares = np.square(x).sum(axis=1)
+    for start in range(0, len(x), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        squared = squares[rows, np.newaxis] + squares - 2 * x[rows] @ x.T
+        block = np.sqrt(np.maximum(squared, 0)).astype(np.float32)
+        for i, row in enumerate(block, start):
+            different = np.flatnonzero(labels != labels[i])
+            yield row[different], different > i
+
+
+def _effective_pairs(
+    images: Sequence[tuple[np.ndarray, np.ndarray]], distance: np.ndarray, accepted: np.ndarray
+) -> np.ndarray:
+    """Return how many independent pairs would tell as much about the rate: float64 `[k]`.
+
+    The variance of the number accepted is the sum, over pairs of pairs that share an image, of the
+    products of their deviations: of each image, the square of its own sum, less the pairs with
+    themselves, which every image of theirs counts.
+    """
+    pairs = accepted[-1]
+    rate = accepted / pairs
+    binomial = accepted * (1 - rate)
+    sums = np.zeros(len(distance))
+    for row, _ in images:
+        own = np.searchsorted(np.sort(row), distance, side="right")
+        sums += np.square(own - rate * len(row))
+    variance = np.maximum(sums - binomial, binomial)
+    variance[-1] = binomial[-1] = 1.0  # all are accepted, with any images
+    return np.minimum(pairs * binomial / variance, pairs)
 
 
 def write_false_accepts(folder: Path, table: FalseAccepts | None) -> None:
@@ -178,6 +215,7 @@ def read_false_accepts(folder: Path) -> FalseAccepts | None:
         return None
     try:
         accepted = tuple(map(int, columns["accepted"]))
-        return FalseAccepts(accepted, tuple(columns["distance"]))
+        others = (tuple(columns[name]) for name in ("distance", "effective_pairs"))
+        return FalseAccepts(accepted, *others)
     except (KeyError, ValueError, OverflowError) as error:
         raise DataError(f"`{folder / FILE}` is damaged: {error!r}") from None
