@@ -4,7 +4,7 @@
     python -m siamese_keras.predict QUERY --gallery FOLDER [--top 5]
 
 The first command compares two images, the second finds the images of a folder that are nearest to
-one image. PNG and JPEG files of any size and color are accepted. Asks the only model below
+one image. Image files of any usual kind, size and color are accepted. Asks the only model below
 `saved_models/`, the one named with `--model`, or with `--url` a running TensorFlow Serving.
 """
 
@@ -28,9 +28,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.pre
         "Compare two image files, or find the nearest images of a folder.",
         usage="%(prog)s [options] LEFT RIGHT\n       %(prog)s [options] QUERY --gallery FOLDER",
     )
-    parser.add_argument(
-        "images", type=local_path, nargs="+", metavar="IMAGE", help="PNG or JPEG file"
-    )
+    parser.add_argument("images", type=local_path, nargs="+", metavar="IMAGE", help="image file")
     parser.add_argument("--gallery", type=local_path, help="folder of images to search")
     parser.add_argument("--top", type=int, default=5, help="how many to find (default: 5)")
     model = parser.add_mutually_exclusive_group()
