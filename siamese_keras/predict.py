@@ -8,7 +8,7 @@
 
 Compares two images; finds the images of a folder, or of an index that `siamese-keras index` wrote,
 that are nearest to each query; compares the pairs of a CSV file, or all images of a folder with
-each other. PNG and JPEG files of any size and color are accepted. Asks the only model below
+each other. Image files of any usual kind, size and color are accepted. Asks the only model below
 `saved_models/`, the one named with `--model`, or with `--url` a running TensorFlow Serving.
 """
 
@@ -46,9 +46,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.pre
         "       %(prog)s [options] --pairs FILE.csv --output FILE.csv\n"
         "       %(prog)s [options] --all-pairs FOLDER",
     )
-    parser.add_argument(
-        "images", type=local_path, nargs="*", metavar="IMAGE", help="PNG or JPEG file"
-    )
+    parser.add_argument("images", type=local_path, nargs="*", metavar="IMAGE", help="image file")
     task = parser.add_mutually_exclusive_group()
     task.add_argument("--gallery", type=local_path, metavar="FOLDER", help="folder to search")
     task.add_argument(

@@ -17,7 +17,7 @@ import itertools
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from siamese_keras.command_line import (
     add_config_options,
@@ -29,6 +29,9 @@ from siamese_keras.command_line import (
 from siamese_keras.config import Config
 from siamese_keras.errors import ArgumentError
 from siamese_keras.files import new_folder, write_json
+
+if TYPE_CHECKING:
+    from siamese_keras.data.splits import Dataset
 
 
 def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.train") -> int:
@@ -76,9 +79,12 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
         run_dir = options.run_dir or _default_run_dir(options.config or options.preset)
         new_folder(run_dir)  # before the data are read
         try:
+            from siamese_keras.data.datasets import load_config_dataset
+
+            dataset = load_config_dataset(config, options.data_dir)
             if configs:
-                return _train_seeds(configs, run_dir, options)
-            return 130 if _train(config, run_dir, options) is None else 0
+                return _train_seeds(configs, dataset, run_dir, options)
+            return 130 if _train(config, dataset, run_dir, options) is None else 0
         finally:
             if options.run_dir is None:
                 with contextlib.suppress(OSError):
@@ -109,12 +115,13 @@ def _default_run_dir(start: str | Path) -> Path:
     raise AssertionError
 
 
-def _train(config: Config, run_dir: Path, options: argparse.Namespace) -> dict[str, Any] | None:
+def _train(
+    config: Config, dataset: Dataset, run_dir: Path, options: argparse.Namespace
+) -> dict[str, Any] | None:
     """Train, score and export; return the metrics, or None after an interrupt."""
-    from siamese_keras.data.datasets import load_config_dataset, resolved_config
+    from siamese_keras.data.datasets import resolved_config
     from siamese_keras.training.trainer import fit
 
-    dataset = load_config_dataset(config, options.data_dir)
     config = resolved_config(config, dataset)
     print(f"training on {dataset.name} into {run_dir}", flush=True)
     verifier = fit(
@@ -145,7 +152,9 @@ def _train(config: Config, run_dir: Path, options: argparse.Namespace) -> dict[s
     return report.metrics
 
 
-def _train_seeds(configs: list[Config], run_dir: Path, options: argparse.Namespace) -> int:
+def _train_seeds(
+    configs: list[Config], dataset: Dataset, run_dir: Path, options: argparse.Namespace
+) -> int:
     import keras
 
     from siamese_keras.evaluation.report import summarize
@@ -153,7 +162,7 @@ def _train_seeds(configs: list[Config], run_dir: Path, options: argparse.Namespa
     reports = []
     seeds = [config.seed for config in configs]
     for config in configs:
-        metrics = _train(config, run_dir / f"seed-{config.seed}", options)
+        metrics = _train(config, dataset, run_dir / f"seed-{config.seed}", options)
         if metrics is None:
             return 130
         reports.append(metrics)

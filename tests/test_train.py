@@ -279,7 +279,7 @@ def refused(capfd, *arguments):
         (["--seeds", "0,1", "--export-dir", "m"], 2, "not allowed with --seed or --export-dir"),
         (["--nonsense"], 2, "unrecognized arguments: --nonsense"),
         (["--config", "none.json"], 2, "No such file or directory: 'none.json'"),
-        (["--data-dir", "missing", "--dataset", "idx"], 1, "`missing` is not a folder"),
+        (["--data-dir", "missing", "--dataset", "idx"], 1, "`missing` does not exist"),
         (["--dataset", "idx"], 1, "needs the folder of its files: name it with --data-dir"),
         ([*OPTIONS, "--unseen-classes", "hat"], 1, "Received: 'hat'"),
         ([*OPTIONS, "--run-dir", "/dev/null/run"], 1, "Not a directory"),
@@ -352,3 +352,21 @@ def test_many_classes_of_few_photos_need_no_option_but_folder_and_size(tmp_path,
     pair = [str(tmp_path / "patterns" / "pattern 3" / f"{number}.png") for number in range(2)]
     assert predict.main([*pair, "--model", str(model)]) == 0
     assert "same" in capsys.readouterr().out
+
+
+def test_a_folder_needs_no_options_and_the_run_records_what_was_chosen(tmp_path, sample, capsys):
+    """Size and channels come from the images; a broken one is skipped, or refused."""
+    for label, name in enumerate(("boot", "bag")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i, image in enumerate(sample.train.images[sample.train.labels == label][:20]):
+            (tmp_path / "photos" / name / f"{i}.png").write_bytes(tf.io.encode_png(image).numpy())
+    (tmp_path / "photos" / "bag" / "broken.png").write_bytes(b"oh")
+    options = ["--dataset", "folder", "--data-dir", str(tmp_path / "photos"), "--epochs", "1"]
+    options += ["--filters", "4", "--embedding-dim", "4", "--run-dir", str(tmp_path / "run")]
+    assert main([*options, "--strict"]) == 1
+    assert "error: 1 of 41 images cannot be read. `" in capsys.readouterr().err
+    assert main(options) == 0
+    assert "Skipping 1 of 41 images: `" in capsys.readouterr().err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["image_size"], config["color_mode"]) == (28, "grayscale")
+    assert evaluate.main([str(tmp_path / "run"), "--data-dir", str(tmp_path / "photos")]) == 0

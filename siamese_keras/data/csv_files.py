@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -97,7 +98,7 @@ def _fields(path: Path) -> list[str]:
     return fields
 
 
-def _opened(path: Path):  # type: ignore[no-untyped-def]
+def _opened(path: Path) -> TextIO:
     try:
         return path.open(newline="", encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:

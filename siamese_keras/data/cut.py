@@ -112,7 +112,8 @@ def _check_counts(counts: np.ndarray, class_names: Sequence[str], *, splits: int
     if (present := np.count_nonzero(counts)) < 2:
         raise DataError(f"A dataset must have images of at least two classes. Received: {present}")
     needed = MIN_IMAGES * splits
-    few = [class_names[i] for i in np.flatnonzero((counts > 0) & (counts < needed)).tolist()]
+    small = np.flatnonzero((counts > 0) & (counts < needed)).tolist()
+    few = [f"{class_names[i]} ({counts[i]})" for i in small]
     if few:
         more = f" and {len(few) - 5} more" if len(few) > 5 else ""
         raise DataError(

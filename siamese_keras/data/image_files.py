@@ -86,11 +86,11 @@ def load_image_files(
         named = [f"`{files[i].path}`: {reason}" for i, reason in reasons.items()]
         _refuse_or_warn(named, len(files), strict=strict)
     read = [file for i, file in enumerate(files) if i not in reasons]
-    for part, name in sorted({(f.part, f.class_name) for f in files}):
-        if not any((f.part, f.class_name) == (part, name) for f in read):
-            raise DataError(
-                f"Class {name!r} in the {part} images of `{where}` has no image that can be read."
-            )
+    wanted, left = ({(file.part, file.class_name) for file in some} for some in (files, read))
+    for part, name in sorted(wanted - left):
+        raise DataError(
+            f"Class {name!r} in the {part} images of `{where}` has no image that can be read."
+        )
     warn_of_flat([f"`{file.path}`" for file, x in zip(read, images, strict=True) if is_flat(x)])
     if color_mode == "grayscale" or (color_mode == "auto" and _is_gray(images)):
         images = _in_gray(images)

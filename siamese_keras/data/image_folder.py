@@ -116,6 +116,7 @@ def _inner(folder: Path) -> Path:
         if not _subfolders(subfolders[0]) or _images(subfolders[0]):
             break
         folder = subfolders[0]
+        _log.info("Reading `%s`, as it is all that the folder above holds.", folder)
     return folder
 
 

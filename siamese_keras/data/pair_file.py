@@ -34,7 +34,7 @@ def read_pair_file(path: Path, image_shape: tuple[int, int, int]) -> ImagePairs:
 
     Args:
         path: CSV file with the columns `left`, `right` and `same`, in any order: the paths of two
-            PNG or JPEG files, relative to the folder of the CSV file, and 1 or true when they show
+            image files, relative to the folder of the CSV file, and 1 or true when they show
             the same class, 0 or false when they do not.
         image_shape: Height, width and channels to make of every image, as in `predict`.
 

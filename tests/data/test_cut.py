@@ -154,11 +154,13 @@ def test_classes_that_are_too_small_are_named(images, published):
         return images.take(np.concatenate(places))
 
     cut(with_counts(6, 6, 6, 6, 6), validation_size=10)
-    message = r"Every class needs 6 training images, 2 for each of 3 splits. Too few: scarf, belt$"
+    message = (
+        r"Every class needs 6 training images, 2 for each of 3 splits. Too few: scarf \(5\), belt"
+    )
     with pytest.raises(DataError, match=message):
         cut(with_counts(6, 5, 6, 1, 6), validation_size=10)
     cut(with_counts(4, 4, 4, 4, 4), published, validation_size=10)
-    message = r"Every class needs 4 training images, 2 for each of 2 splits. Too few: glove$"
+    message = r"Every class needs 4 training images, 2 for each of 2 splits. Too few: glove \(3\)$"
     with pytest.raises(DataError, match=message):
         cut(with_counts(4, 4, 3, 4, 4), published, validation_size=10)
     with pytest.raises(DataError, match=r"at least two classes\. Received: 1"):
@@ -167,7 +169,7 @@ def test_classes_that_are_too_small_are_named(images, published):
 
 def test_of_many_small_classes_some_are_named(rng):
     names = [f"c{i}" for i in range(9)]
-    with pytest.raises(DataError, match=r"Too few: c0, c1, c2, c3, c4 and 4 more$"):
+    with pytest.raises(DataError, match=r"Too few: c0 \(\d\), c1 .* c4 \(\d\) and 4 more$"):
         cut(Split(noise(rng, 9), np.arange(9)), names=names)
 
 

@@ -146,3 +146,10 @@ def test_images_of_nearly_one_color_are_named(draw, tmp_path, caplog):
 def test_names_that_are_no_text_are_made_text():
     assert printable("caf\udce9") == "caf\\xe9"
     assert printable("猫 é") == "猫 é"
+
+
+def test_a_long_reading_tells_how_far_it_is(draw, caplog, monkeypatch):
+    monkeypatch.setattr("siamese_keras.data.image_files._PROGRESS_SECONDS", -1)
+    with caplog.at_level("INFO", "siamese_keras"):
+        load_image_files(two_classes(draw), HERE)
+    assert caplog.messages[2] == "Read 3 of 8 images of `here`."

@@ -8,7 +8,9 @@ import tensorflow as tf
 from helpers.png import png_bomb
 from PIL import Image, ImageOps
 
-from siamese_keras.data.decode import decode_image
+from siamese_keras.data.decode import decode_batch, decode_image, fit_image
+from siamese_keras.data.image_files import ImageFile, load_image_files
+from siamese_keras.data.inputs import as_images
 from siamese_keras.data.photo import MAX_PIXELS, portable, read_photo
 from siamese_keras.errors import DataError
 
@@ -149,3 +151,23 @@ def test_what_is_wrong_with_a_file_is_said_in_one_line(name):
         read_photo(content)
     assert "\n" not in str(caught.value)
     assert "0x" not in str(caught.value)
+
+
+def test_every_file_is_the_same_in_training_and_in_predict(tmp_path):
+    """Pillow's pixels, composited on black and scaled to fit, in a folder and in `predict`."""
+    shape = (12, 12, 3)
+    for name, content in FILES.items():
+        path = tmp_path / name[-1] / name
+        path.parent.mkdir(exist_ok=True)
+        path.with_suffix(f".{name.partition('-')[0].lower()}").write_bytes(content)
+    files = [ImageFile(path, path.parent.name) for path in sorted(tmp_path.glob("*/*"))]
+    assert len(files) == len(FILES)
+    trained = load_image_files(files, tmp_path, image_size=12, color_mode="rgb").train.images
+    ((asked, _),) = as_images([file.path for file in files]).batches(99, shape)
+    ((sent, _),) = as_images([file.path for file in files]).batches(99)
+    np.testing.assert_array_equal(asked, trained)
+    np.testing.assert_array_equal(decode_batch(tf.constant(sent), shape), trained)
+    for file, image in zip(files, trained, strict=True):
+        with Image.open(file.path) as opened:
+            expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGBA"))
+        np.testing.assert_array_equal(fit_image(tf.constant(expected), shape), image)
