@@ -288,3 +288,57 @@ def test_an_exported_model_and_a_server_are_asked_without_keras(pair, exported, 
     assert remote == local
     assert loaded == "[]"
     assert finished.stderr == ""
+
+
+def test_an_index_is_searched_for_several_queries(gallery, pair, capsys, tiny, tmp_path, tiny_run):
+    index, model = tmp_path / "gallery.npz", ["--model", tiny_run]
+    tiny.index(gallery, index)
+    every = [tiny.search(query, gallery, top=9) for query in pair]
+    limit = every[0][0].distance + 1e-6  # the nearest one of the first query
+    expected = []
+    for query, matches in zip(pair, every, strict=True):
+        near = [m for m in matches if m.distance <= limit]
+        lines = [f"{m.distance:.3f}  {Path(m.file).relative_to(gallery)}" for m in near]
+        expected += [f"{query}  {line}" for line in lines or ["no match"]]
+    options = ["--index", index, *model, "--threshold", limit, "--top", 9]
+    assert ask(capsys, *pair, *options).splitlines() == expected
+    found = json.loads(ask(capsys, pair[0], *options, "--json"))
+    assert [item["query"] for item in found] == [pair[0]]
+    assert len(found[0]["matches"]) == 1
+    nothing = ["--index", index, *model, "--threshold", 0]
+    assert ask(capsys, write(tmp_path / "q.png", np.full((28, 28, 1), 7, np.uint8)), *nothing) == (
+        "no match\n"
+    )
+
+
+def test_near_duplicates_are_listed_nearest_first(gallery, capsys, tiny_run):
+    (gallery / "copy.png").write_bytes((gallery / "0.png").read_bytes())
+    options = ["--all-pairs", gallery, "--model", tiny_run, "--threshold", 9]
+    lines = ask(capsys, *options).splitlines()
+    assert len(lines) == 21
+    assert lines == sorted(lines)
+    assert lines[0] == f"0.000  {gallery / '0.png'}  {gallery / 'copy.png'}"
+    (nearest,) = json.loads(ask(capsys, *options, "--top", 1, "--json"))
+    assert nearest == {
+        "left": str(gallery / "0.png"),
+        "right": str(gallery / "copy.png"),
+        "distance": 0.0,
+    }
+
+
+def test_a_pair_is_decided_at_the_threshold_that_is_asked_for(pair, capsys, tiny, tiny_run):
+    distance = float(tiny.distance(*pair))
+    for options, same in (
+        (["--threshold", distance + 1e-4], True),
+        (["--threshold", distance - 1e-4], False),
+        (["--threshold", 0], False),
+    ):
+        answer = json.loads(ask(capsys, *pair, "--model", tiny_run, *options, "--json"))
+        assert answer["same"] is same
+        assert answer["similarity"] == pytest.approx(float(tiny.similarity(*pair)), abs=1e-5)
+    assert main([*pair, "--model", str(tiny_run), "--prior", "0.2", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err.endswith(" for a prior of 0.2.\n")
+    answer = json.loads(out)
+    assert answer["similarity"] == pytest.approx(float(tiny.similarity(*pair, prior=0.2)), abs=1e-5)
+    assert answer["same"] == (answer["similarity"] >= 0.5)
