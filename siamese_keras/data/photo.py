@@ -36,8 +36,8 @@ def read_photo(content: bytes) -> np.ndarray:
     """Decode an image file as a viewer shows it.
 
     The first frame is taken, and the orientation that a camera notes in the file is applied. Gray
-    values of 16 bits are scaled by 1 / 257; of colors, Pillow gives the high byte. A JPEG file of more than `MAX_PIXELS` pixels is decoded at a
-    half, a quarter or an eighth of its size.
+    values of 16 bits are scaled by 1 / 257; of colors, Pillow gives the high byte. A JPEG file of
+    more than `MAX_PIXELS` pixels is decoded at a half, a quarter or an eighth of its size.
 
     Args:
         content: The bytes of a file of one of the `FORMATS`.
