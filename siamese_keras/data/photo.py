@@ -35,9 +35,9 @@ _FLAT = 20
 def read_photo(content: bytes) -> np.ndarray:
     """Decode an image file as a viewer shows it.
 
-    The first frame is taken, and the orientation that a camera notes in the file is applied. Values
-    of 16 bits are scaled by 1 / 257. A JPEG file of more than `MAX_PIXELS` pixels is decoded at a
-    half, a quarter or an eighth of its size.
+    The first frame is taken, and the orientation that a camera notes in the file is applied. Gray
+    values of 16 bits are scaled by 1 / 257; of colors, Pillow gives the high byte. A JPEG file of
+    more than `MAX_PIXELS` pixels is decoded at a half, a quarter or an eighth of its size.
 
     Args:
         content: The bytes of a file of one of the `FORMATS`.
@@ -53,6 +53,9 @@ def read_photo(content: bytes) -> np.ndarray:
         try:
             image = _opened(content)
             image.load()
+            if image.mode == "L" and image.format == "PNG" and "transparency" in image.info:
+                # Pillow compares pixels that it has scaled to 8 bits with the file's own value.
+                image.info["transparency"] *= 255 // (2 ** content[24] - 1)
             return upright(_rgba(image), _orientation(image))
         except DataError:
             raise
@@ -99,8 +102,11 @@ def _identified(file: BinaryIO) -> Image.Image:
         return Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError:
         file.seek(0)
-        start = repr(file.read(8)).replace("b''", "nothing")
-        raise DataError(f"An image must be a {FORMATS} file. It begins with {start}") from None
+        start = file.read(8)
+        if start.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8")):
+            raise DataError("The image is damaged: its header cannot be read") from None
+        shown = repr(start) if start else "nothing"
+        raise DataError(f"An image must be a {FORMATS} file. It begins with {shown}") from None
     except Image.DecompressionBombError as error:
         raise DataError(f"An image must have 1 to {MAX_PIXELS} pixels. {error}") from None
     except Exception as error:
@@ -124,7 +130,8 @@ def _rgba(image: Image.Image) -> np.ndarray:
             f"{values.min()} to {values.max()}"
         )
     gray = ((values + 128) // 257).astype(np.uint8)
-    return np.stack([gray, gray, gray, np.full_like(gray, 255)], axis=2)
+    alpha = np.where(values == image.info.get("transparency", -1), 0, 255).astype(np.uint8)
+    return np.stack([gray, gray, gray, alpha], axis=2)
 
 
 def _orientation(image: Image.Image) -> int:

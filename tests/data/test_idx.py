@@ -153,3 +153,32 @@ def test_other_images_are_not_taken_for_fashion_mnist():
 def test_the_published_files_are_recognized(fashion_mnist_folder):
     train, test, _ = read_idx_folder(fashion_mnist_folder, FASHION_MNIST_SHA256)
     assert (len(train), len(test)) == (60_000, 10_000)
+
+
+def dotted(folder, name, content):
+    """7-Zip unpacks the files under these names."""
+    (folder / name.replace("-idx", ".idx")).write_bytes(content)
+
+
+def of_emnist(folder, name, content):
+    path = folder / f"emnist-letters-{name.replace('t10k', 'test')}.gz"
+    path.write_bytes(gzip.compress(content))
+
+
+def nested(folder, name, content):
+    """Kaggle's archive has a folder of each name that holds the file."""
+    (folder / name).mkdir()
+    (folder / name / name).write_bytes(content)
+
+
+@pytest.mark.parametrize("write", [dotted, of_emnist, nested])
+def test_files_are_found_under_their_customary_names(tmp_path, write, caplog):
+    for name in IDX_FILES:
+        write(tmp_path, name, gzip.decompress((SAMPLE / f"{name}.gz").read_bytes()))
+    assert not has_idx_files(tmp_path)
+    for split, expected in zip(
+        read_idx_folder(tmp_path)[:2], read_idx_folder(SAMPLE), strict=False
+    ):
+        np.testing.assert_array_equal(split.images, expected.images)
+        np.testing.assert_array_equal(split.labels, expected.labels)
+    assert ("rows and columns exchanged" in caplog.text) == (write is of_emnist)

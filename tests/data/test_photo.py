@@ -5,7 +5,7 @@ import io
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers.png import png_bomb
+from helpers.png import gray_png, png_bomb
 from PIL import Image, ImageOps
 
 from siamese_keras.data.decode import decode_batch, decode_image, fit_image
@@ -98,6 +98,18 @@ def test_sixteen_bits_in_color(rng):
     assert np.abs(pixels[..., :3].astype(int) - values // 257).max() <= 1
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("value", [0, 1])
+def test_a_gray_value_may_be_transparent(bits, value):
+    """Of few bits, the value is not scaled in the file: 1 of 0 to 3 is 85 of 255."""
+    row = np.arange(8) % min(2**bits, 4)
+    packed = sum(int(v) << (bits * (7 - i)) for i, v in enumerate(row)).to_bytes(bits, "big")
+    content = gray_png(8, bits, [packed] * 3, transparent=value)
+    pixels = read_photo(content)
+    np.testing.assert_array_equal(pixels[..., 3] == 0, np.tile(row == value, (3, 1)))
+    np.testing.assert_array_equal(decode_image(tf.constant(portable(content, pixels))), pixels)
+
+
 def test_a_turned_photo_is_the_upright_one():
     upright = picture((30, 20)).convert("RGB")
     exif = Image.Exif()
@@ -133,7 +145,7 @@ DAMAGED = {
     "text": (b"not an image", "It begins with b'not an i'"),
     "apple-double": (b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X", "It begins with"),
     "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "It begins with"),
-    "png-signature": (b"\x89PNG\r\n\x1a\n", "An image must be"),
+    "png-signature": (b"\x89PNG\r\n\x1a\n", "damaged"),
     "cut-png": (file(picture())[:60], "damaged"),
     "cut-jpeg": (file(Image.effect_noise((99, 99), 99), "JPEG")[:2000], "damaged"),
     "cut-gif": (file(picture().convert("P"), "GIF")[:40], "."),

@@ -11,7 +11,18 @@ def png_bomb(width: int, height: int, *, rows: int) -> bytes:
     """
     data = zlib.compress(bytes(rows * (1 + min(width, 20_000) // 8)))
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+    return _png((b"IHDR", header), (b"IDAT", data), (b"IEND", b""))
+
+
+def gray_png(width: int, bits: int, rows: list[bytes], *, transparent: int) -> bytes:
+    """Make a gray PNG file of rows of packed samples, one value of which is transparent."""
+    header = struct.pack(">IIBBBBB", width, len(rows), bits, 0, 0, 0, 0)
+    data = zlib.compress(b"".join(b"\0" + row for row in rows))
+    key = struct.pack(">H", transparent)
+    return _png((b"IHDR", header), (b"tRNS", key), (b"IDAT", data), (b"IEND", b""))
+
+
+def _png(*chunks: tuple[bytes, bytes]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(content))
         + kind
