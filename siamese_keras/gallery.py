@@ -157,7 +157,7 @@ def _gallery_files(folder: Path) -> list[Path]:
 
 def _check_not_empty(folder: Path, found: Sequence[Any]) -> None:
     if not len(found):
-        raise DataError(f"The gallery `{folder}` has no image that can be read: PNG or JPEG files.")
+        raise DataError(f"The gallery `{folder}` has no image that can be read.")
 
 
 def model_fingerprint(embed: Embed) -> np.ndarray:

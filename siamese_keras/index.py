@@ -3,7 +3,7 @@
     python -m siamese_keras.index FOLDER --output gallery.npz [--model MODEL]
     python -m siamese_keras.predict QUERY --index gallery.npz
 
-Writes an index: the embeddings of all PNG and JPEG files below FOLDER, with their names, sizes and
+Writes an index: the embeddings of all image files below FOLDER, with their names, sizes and
 times of change. When the index exists, only files that are new or changed are embedded, and those
 that are gone are dropped.
 """

@@ -347,7 +347,7 @@ class Verifier:
         time of change, are embedded, and those that are gone are dropped.
 
         Args:
-            folder: Folder of PNG and JPEG files. Files that cannot be decoded are skipped with a
+            folder: Folder of image files. Files that cannot be decoded are skipped with a
                 warning.
             path: The index, an `.npz` file, which is replaced whole or not at all.
             progress: Called with how many images are embedded and how many are to be.
@@ -379,7 +379,7 @@ class Verifier:
         """Embed the images of a folder; files that cannot be decoded are skipped with a warning.
 
         Args:
-            folder: Folder of PNG and JPEG files.
+            folder: Folder of image files.
             progress: Called with how many images are embedded and how many there are.
 
         Returns:
@@ -431,7 +431,7 @@ class Verifier:
         near-duplicates.
 
         Args:
-            source: Folder of PNG and JPEG files; those that cannot be decoded are skipped with a
+            source: Folder of image files; those that cannot be decoded are skipped with a
                 warning. Or an index, the path of an `.npz` file that `index` wrote.
             progress: Called with how many images are embedded and how many there are.
 
@@ -471,7 +471,7 @@ class Verifier:
 
         Args:
             pairs: CSV file with a line of names first; the columns `left` and `right` hold the
-                paths of PNG or JPEG files, relative to the folder of the CSV file. Other columns
+                paths of image files, relative to the folder of the CSV file. Other columns
                 are kept.
             output: CSV file to write, which gets the columns `distance`, `similarity`, `same` (1 or
                 0) and `error`, of which either the last or the others are empty.

@@ -46,6 +46,7 @@ def shift_images(images: Any, down: int, right: int) -> Any:
     """Shift images `[batch, height, width, channels]` by whole pixels; black fills the border."""
     height, width = images.shape[1:3]
     sides = [(max(shift, 0), max(-shift, 0)) for shift in (down, right)]
-    padded = ops.pad(images, ((0, 0), *sides, (0, 0)))
+    # LiteRT cannot pad uint8.
+    padded = ops.pad(ops.cast(images, "float32"), ((0, 0), *sides, (0, 0)))
     top, left = max(-down, 0), max(-right, 0)
-    return padded[:, top : top + height, left : left + width]
+    return ops.cast(padded[:, top : top + height, left : left + width], images.dtype)
