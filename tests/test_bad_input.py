@@ -97,7 +97,7 @@ FILES = [
     ("predict {q} --index other.npz", ["`other.npz` is an index of another model"]),
     ("predict {q} --index inverted.npz", ["`inverted.npz` was made with --invert. Received: "]),
     ("predict {q} --index good.npz --invert", ["`good.npz` was made without --invert. Received: "]),
-    ("predict broken.png --index good.npz", ["`broken.png`", "must be a PNG or JPEG"]),
+    ("predict broken.png --index good.npz", ["`broken.png`", "must be a PNG, JPEG, "]),
     ("predict none.png --index good.npz", ["No such file", "none.png"]),
     ("predict --all-pairs none", ["`none` is not a folder"]),
     ("predict --all-pairs empty", ["`empty` has no image that can be read"]),

@@ -128,7 +128,7 @@ def test_callbacks_are_called(sample):
 @pytest.mark.parametrize("preset", sorted(PRESETS))
 def test_every_preset_trains(preset, sample, backbone_file):
     config = dataclasses.replace(
-        PRESETS[preset], dataset="idx", validation_size=100, epochs=1, batch_size=64
+        PRESETS[preset], dataset="idx", validation_size=100, epochs=1, min_steps=0, batch_size=64
     )
     if config.backbone:  # whose weights would have to be downloaded
         config = dataclasses.replace(config, backbone=str(backbone_file), backbone_stages=3)
