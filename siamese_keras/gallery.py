@@ -1,73 +1,25 @@
-"""Folders of images as embeddings, and the index: a gallery's embeddings in a file."""
+"""Folders of images as embeddings."""
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import os
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from siamese_keras.data.image_folder import find_image_files
-from siamese_keras.errors import DataError, ModelError, RequestError
-from siamese_keras.files import atomic_path
+from siamese_keras.errors import DataError, RequestError
 
 _log = logging.getLogger(__name__)
 
-_FORMAT = "siamese_keras index 1"
 _THREADS = 2
 _REFUSED = (DataError, RequestError, OSError)
-_PROBES = 3
-_PROBE_TOLERANCE = 1e-3  # between machines and forms of one model; models differ by about 1
 
 Embed = Callable[[Any], np.ndarray]
 Progress = Callable[[int, int], None]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Index:
-    """The embeddings of a folder's images, with what tells whether they are still right.
-
-    Attributes:
-        folder: The folder.
-        names: str `[n]`, the files' paths relative to it, with `/`.
-        sizes: int64 `[n]`, bytes of each file when it was embedded.
-        mtimes: int64 `[n]`, time of its last change, in ns.
-        embeddings: float32 `[n, embedding_dim]`.
-        fingerprint: float32 `[3, embedding_dim]`, what the model makes of three fixed images. Of
-            one model it is the same from a run, an exported model and a server.
-        invert: Whether the images were inverted.
-    """
-
-    folder: str
-    names: np.ndarray
-    sizes: np.ndarray
-    mtimes: np.ndarray
-    embeddings: np.ndarray
-    fingerprint: np.ndarray
-    invert: bool
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __repr__(self) -> str:
-        return f"<Index: {len(self)} images of {self.folder}>"
-
-
-@dataclasses.dataclass(frozen=True)
-class Changes:
-    """What an update of an index did, in numbers of images."""
-
-    embedded: int
-    kept: int
-    removed: int
 
 
 def _log_skipped(path: Path, error: Exception) -> None:
@@ -143,160 +95,24 @@ def embed_folder(
     Raises:
         DataError: When it is not a folder or has no image that can be read.
     """
-    files = _gallery_files(folder)
+    files = gallery_files(folder)
     read, embeddings = embed_files(embed, files, batch_size, progress)
-    _check_not_empty(folder, read)
+    check_not_empty(folder, read)
     return [files[i] for i in read], embeddings
 
 
-def _gallery_files(folder: Path) -> list[Path]:
+def gallery_files(folder: Path) -> list[Path]:
+    """Return the image files of a folder, in order.
+
+    Raises:
+        DataError: When it is not a folder.
+    """
     if not folder.is_dir():
         raise DataError(f"The gallery `{folder}` is not a folder.")
     return find_image_files(folder, lambda error: _log.warning("Skipping %s", error))
 
 
-def _check_not_empty(folder: Path, found: Sequence[Any]) -> None:
+def check_not_empty(folder: Path, found: Sequence[Any]) -> None:
+    """Raise `DataError` when no image of a folder could be read."""
     if not len(found):
         raise DataError(f"The gallery `{folder}` has no image that can be read.")
-
-
-def model_fingerprint(embed: Embed) -> np.ndarray:
-    """Return what a model makes of three fixed images: float32 `[3, embedding_dim]`."""
-    pixels = np.random.default_rng(0).integers(0, 256, (_PROBES, 16, 16, 3), np.uint8)
-    return embed([tf.io.encode_png(image).numpy() for image in pixels])
-
-
-def is_same_model(index: Index, fingerprint: np.ndarray, *, invert: bool) -> bool:
-    """Return whether an index is of the model with this fingerprint."""
-    if index.invert != invert or index.fingerprint.shape != fingerprint.shape:
-        return False
-    limit = _PROBE_TOLERANCE * max(1.0, float(np.abs(fingerprint).max()))
-    return bool(np.abs(index.fingerprint - fingerprint).max() <= limit)
-
-
-def build_index(
-    embed: Embed,
-    folder: Path,
-    *,
-    batch_size: int,
-    invert: bool = False,
-    before: Index | None = None,
-    progress: Progress | None = None,
-) -> tuple[Index, Changes]:
-    """Embed a folder's images, but for those that an index of the same model already has.
-
-    Args:
-        embed: Function of many images, `Verifier.embed`.
-        folder: The folder.
-        batch_size: Files to read at once.
-        invert: Whether `embed` inverts images.
-        before: An earlier index. Files of the same name, size and time of change are taken from it,
-            if it is of the same model.
-        progress: Called with how many are done and how many there are.
-
-    Returns:
-        The index, names in order, and what was done.
-
-    Raises:
-        DataError: When it is not a folder or has no image that can be read.
-    """
-    fingerprint = model_fingerprint(embed)
-    if before is not None and not is_same_model(before, fingerprint, invert=invert):
-        _log.info("The index there is of another model: embedding all images anew.")
-        before = None
-    files = _gallery_files(folder)
-    states = [_state(path) for path in files]
-    names = [path.relative_to(folder).as_posix() for path in files]
-    known: dict[tuple[str, int, int], int] = {}
-    if before is not None:
-        columns = (before.names.tolist(), before.sizes.tolist(), before.mtimes.tolist())
-        known = {key: i for i, key in enumerate(zip(*columns, strict=True))}
-    old = [known.get((name, *state)) for name, state in zip(names, states, strict=True)]
-    new = [i for i, place in enumerate(old) if place is None]
-    read, embedded = embed_files(embed, [files[i] for i in new], batch_size, progress)
-    kept = {i: place for i, place in enumerate(old) if place is not None}
-    places = [*kept, *(new[i] for i in read)]
-    _check_not_empty(folder, places)
-    parts = [embedded] if len(embedded) else []
-    if before is not None and kept:
-        parts.insert(0, before.embeddings[list(kept.values())])
-    order = np.argsort(places)
-    chosen = [places[i] for i in order]
-    index = Index(
-        folder=str(folder.resolve()),
-        names=np.array([names[i] for i in chosen], str),
-        sizes=np.array([states[i][0] for i in chosen], np.int64),
-        mtimes=np.array([states[i][1] for i in chosen], np.int64),
-        embeddings=np.concatenate(parts)[order],
-        fingerprint=fingerprint,
-        invert=invert,
-    )
-    gone = 0 if before is None else len(set(before.names.tolist()) - set(index.names.tolist()))
-    return index, Changes(embedded=len(read), kept=len(kept), removed=gone)
-
-
-def _state(path: Path) -> tuple[int, int]:
-    """Return size and time of change; of a file that cannot be asked, what no file has."""
-    try:
-        found = path.stat()
-    except OSError:
-        return -1, -1
-    return found.st_size, found.st_mtime_ns
-
-
-def write_index(path: Path, index: Index) -> None:
-    """Write an index to `path`, an `.npz` file without pickles, whole or not at all."""
-    content = {field.name: getattr(index, field.name) for field in dataclasses.fields(index)}
-    with atomic_path(path) as temporary:
-        np.savez(temporary, format=_FORMAT, **content)
-
-
-def read_index(path: Path) -> Index:
-    """Read what `write_index` wrote.
-
-    Raises:
-        DataError: When the file cannot be read or is not an index.
-    """
-    expected = "an index, as `siamese-keras index FOLDER` writes it"
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            if str(content["format"]) != _FORMAT:
-                raise DataError(f"`{path}` must be {expected}. Received: {content['format']}")
-            fields = {field.name: content[field.name] for field in dataclasses.fields(Index)}
-        index = Index(
-            **{**fields, "folder": str(fields["folder"]), "invert": bool(fields["invert"])}
-        )
-        _check_fields(index)
-    except DataError:
-        raise
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"`{path}` cannot be read as {expected}. {error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, zlib.error):
-        raise DataError(f"`{path}` must be {expected}.") from None
-    return index
-
-
-def _check_fields(index: Index) -> None:
-    rows, kinds = index.names.shape, [index.sizes.dtype.kind, index.mtimes.dtype.kind]
-    fits = len(rows) == 1 and index.names.dtype.kind == "U" and kinds == ["i", "i"]
-    fits &= index.sizes.shape == index.mtimes.shape == rows
-    for array in (index.embeddings, index.fingerprint):
-        fits &= array.dtype == np.float32 and array.ndim == 2
-    if not fits or index.embeddings.shape != (*rows, index.fingerprint.shape[1]):
-        raise ValueError("the arrays do not fit")
-
-
-def check_index(index: Index, path: str | os.PathLike[str], embed: Embed, *, invert: bool) -> None:
-    """Raise unless an index was made by this model.
-
-    Raises:
-        ModelError: When it was not.
-    """
-    if index.invert != invert:
-        made, now = ("with", "without") if index.invert else ("without", "with")
-        raise ModelError(f"`{path}` was made {made} --invert. Received: a search {now} it")
-    if not is_same_model(index, model_fingerprint(embed), invert=invert):
-        raise ModelError(
-            f"`{path}` is an index of another model: its embeddings cannot be compared with this "
-            "one's. Index the folder with this model, or search with the other one."
-        )

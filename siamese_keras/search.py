@@ -12,7 +12,8 @@ import numpy as np
 
 from siamese_keras.data.inputs import as_images
 from siamese_keras.errors import ArgumentError, DataError
-from siamese_keras.gallery import Index, embed_folder
+from siamese_keras.gallery import embed_folder
+from siamese_keras.gallery_index import Index
 from siamese_keras.nearest import nearest
 
 _SPARE = 8

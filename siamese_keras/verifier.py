@@ -24,12 +24,12 @@ from siamese_keras.data.pair_file import read_pair_file
 from siamese_keras.data.splits import Dataset
 from siamese_keras.errors import ArgumentError, DataError, ModelError, RequestError
 from siamese_keras.files import check_output
-from siamese_keras.gallery import (
+from siamese_keras.gallery import embed_folder
+from siamese_keras.gallery_index import (
     Changes,
     Index,
     build_index,
     check_index,
-    embed_folder,
     read_index,
     write_index,
 )

@@ -2,6 +2,8 @@
 
 All take embeddings and labels, of any model. Where there are very many images, a sample that does
 not change from call to call keeps the time in bounds; each function says of what.
+
+The module is long since every metric is documented with its definition and source.
 """
 
 from __future__ import annotations
@@ -56,13 +58,9 @@ def open_set_metrics(
         "single_images": int((count == 1).sum()),
     }
     for name, shots in (("one_shot", 1), ("five_shot", 5)):
-        found[name] = {}
-        possible = int((count >= shots).sum()) if (count > shots).any() else 0
-        for ways in sorted({5, 20, possible} & set(range(2, possible + 1))):
-            share, interval = few_shot(embeddings, labels, ways=ways, shots=shots, seed=_SEED)
-            found[name] |= {f"{ways}_way": share, f"{ways}_way_ci95": interval}
+        found[name] = _shares(embeddings, labels, {5, 20, int((count >= shots).sum())}, shots)
     if superclasses is not None:
-        found["one_shot_within_superclass"] = _within_superclass(embeddings, labels, superclasses)
+        found["one_shot_within_superclass"] = _shares(embeddings, labels, {5, 20}, 1, superclasses)
     found["map"] = mean_average_precision(embeddings, labels, queries)
     if embeddings.size * len(count) <= _CLUSTERED:
         found["nmi"] = clustering_nmi(embeddings, labels)
@@ -75,14 +73,19 @@ def open_set_metrics(
     return found
 
 
-def _within_superclass(
-    embeddings: np.ndarray, labels: np.ndarray, superclasses: np.ndarray
+def _shares(
+    embeddings: np.ndarray,
+    labels: np.ndarray,
+    numbers: set[int],
+    shots: int,
+    superclasses: np.ndarray | None = None,
 ) -> dict[str, Any]:
+    """Return few-shot shares and intervals for those numbers of classes that there are."""
     found: dict[str, Any] = {}
-    for ways in (5, 20):
-        with contextlib.suppress(ArgumentError):  # no superclass has so many classes
+    for ways in sorted(numbers - {0, 1}):
+        with contextlib.suppress(ArgumentError):
             share, interval = few_shot(
-                embeddings, labels, ways=ways, shots=1, seed=_SEED, superclasses=superclasses
+                embeddings, labels, ways=ways, shots=shots, seed=_SEED, superclasses=superclasses
             )
             found |= {f"{ways}_way": share, f"{ways}_way_ci95": interval}
     return found

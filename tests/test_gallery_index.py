@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from siamese_keras import fit, load_verifier
 from siamese_keras.errors import ArgumentError, DataError, ModelError
-from siamese_keras.gallery import Changes, read_index, write_index
+from siamese_keras.gallery_index import Changes, read_index, write_index
 
 
 @pytest.fixture
