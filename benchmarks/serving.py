@@ -1,19 +1,18 @@
-"""Measure what a request costs: the exported model against `model.predict` and LiteRT.
+"""Measure what a request costs: every export format against `model.predict`.
 
     python benchmarks/serving.py RUN [--data-dir FOLDER]
 
 Times pixels to distances for 1, 32 and 256 test pairs, in turn, so that all meet the same
-conditions: the Keras model's `predict`; the exported model by `tf.saved_model.load`; the same by
-the C++ loader in a process of its own, with the way there and back; and the outer model converted
-for LiteRT, with its weights as they are and rounded to 8 bits. Beside the times stands the accuracy
-that each keeps on all test pairs. Prints a table and writes benchmarks/serving.json.
+conditions: the Keras model's `predict`; the SavedModel by `tf.saved_model.load`; the same by the
+C++ loader in a process of its own, with the way there and back; LiteRT, with its weights as they
+are and rounded to 8 bits; and ONNX Runtime, with the base model on both sides. Beside the times
+stand the accuracy that each keeps on all test pairs and the size of its files. Prints a table and
+writes benchmarks/serving.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import os
 import platform
 import sys
@@ -35,6 +34,7 @@ from siamese_keras import Dataset, Verifier, load_verifier
 from siamese_keras.data.datasets import load_config_dataset
 from siamese_keras.data.pairs import evaluation_pairs
 from siamese_keras.files import write_json
+from siamese_keras.serving.portable import load_version
 
 Pair = dict[str, np.ndarray]
 Answer = Callable[[Pair], np.ndarray]
@@ -55,33 +55,10 @@ def measure(ways: dict[str, Callable[[], object]], *, rounds: int) -> dict[str, 
     return seconds
 
 
-def litert(verifier: Verifier, *, eight_bits: bool) -> Answer:
-    """Convert the outer model for LiteRT and return the function that answers pairs with it."""
-    converter = tf.lite.TFLiteConverter.from_keras_model(verifier.outer_model)
-    if eight_bits:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    with contextlib.redirect_stdout(io.StringIO()):  # it lists all variables
-        content = converter.convert()
-    interpreter = tf.lite.Interpreter(model_content=content, num_threads=os.cpu_count())
-    of = {side: d["index"] for d in interpreter.get_input_details() for side in pair_sides(d)}
-    output = interpreter.get_output_details()[0]["index"]
-
-    def answer(pair: Pair) -> np.ndarray:
-        if len(pair["left"]) != interpreter.get_input_details()[0]["shape"][0]:
-            for side, index in of.items():
-                interpreter.resize_tensor_input(index, pair[side].shape)
-            interpreter.allocate_tensors()
-        for side, index in of.items():
-            interpreter.set_tensor(index, pair[side])
-        interpreter.invoke()
-        return interpreter.get_tensor(output)
-
-    return answer
-
-
-def pair_sides(details: dict[str, Any]) -> list[str]:
-    """Return the side, `left` or `right`, of an input of a converted model."""
-    return [side for side in ("left", "right") if side in details["name"]]
+def size_of(version: Path) -> int:
+    """Return the bytes of the files that a runtime reads: graph and weights."""
+    files = (path for path in version.rglob("*") if path.is_file())
+    return sum(path.stat().st_size for path in files if "assets.extra" not in path.parts)
 
 
 def benchmark(verifier: Verifier, dataset: Dataset, *, rounds: int) -> list[dict[str, Any]]:
@@ -92,10 +69,22 @@ def benchmark(verifier: Verifier, dataset: Dataset, *, rounds: int) -> list[dict
     def images(part: slice) -> Pair:
         return {"left": test.images[pairs.left[part]], "right": test.images[pairs.right[part]]}
 
-    with tempfile.TemporaryDirectory() as folder:
-        version = verifier.export(folder)
-        loaded = tf.saved_model.load(str(version)).signatures["serving_default"]
-        c_api = CApiModel(version)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        saved_model = verifier.export(folder / "saved_model")
+        litert = verifier.export(folder / "litert", format="litert")
+        int8 = verifier.export(folder / "int8", format="litert", quantize="int8")
+        onnx = verifier.export(folder / "onnx", format="onnx")
+        loaded = tf.saved_model.load(str(saved_model)).signatures["serving_default"]
+        c_api = CApiModel(saved_model)
+        ask_litert, ask_int8, ask_onnx = map(load_version, (litert, int8, onnx))
+
+        def with_onnx(pair: Pair) -> np.ndarray:
+            left, right = (
+                ask_onnx("embed", {"images": pair[side]})["embedding"] for side in ("left", "right")
+            )
+            return np.linalg.norm(left - right, axis=1)
+
         ways: dict[str, Answer] = {
             "model.predict": lambda pair: verifier.outer_model.predict(
                 pair, batch_size=len(pair["left"]), verbose=0
@@ -106,8 +95,14 @@ def benchmark(verifier: Verifier, dataset: Dataset, *, rounds: int) -> list[dict
             "C++ loader, other process": lambda pair: c_api.ask("serving_default", pair)[
                 "distance"
             ],
-            "LiteRT": litert(verifier, eight_bits=False),
-            "LiteRT, 8-bit weights": litert(verifier, eight_bits=True),
+            "LiteRT": lambda pair: ask_litert("serving_default", pair)["distance"],
+            "LiteRT, 8-bit weights": lambda pair: ask_int8("serving_default", pair)["distance"],
+            "ONNX Runtime": with_onnx,
+        }
+        versions = [None, saved_model, saved_model, litert, int8, onnx]
+        bytes_of = {
+            way: None if version is None else size_of(version)
+            for way, version in zip(ways, versions, strict=True)
         }
         try:
             accuracy = {}
@@ -130,6 +125,7 @@ def benchmark(verifier: Verifier, dataset: Dataset, *, rounds: int) -> list[dict
                             "p50_ms": round(1e3 * p50, 3),
                             "p99_ms": round(1e3 * p99, 3),
                             "accuracy": round(accuracy[way], 5),
+                            "file_bytes": bytes_of[way],
                         }
                     )
         finally:
@@ -147,11 +143,12 @@ def main() -> None:
     verifier = load_verifier(options.run)
     dataset = load_config_dataset(verifier.config, options.data_dir)
     rows = benchmark(verifier, dataset, rounds=options.rounds)
-    print(f"{'pairs':>5}  {'way':<25}  {'pairs/s':>9}  {'p50 ms':>8}  {'p99 ms':>8}  accuracy")
+    print(f"{'pairs':>5}  {'way':<25}  {'pairs/s':>9}  {'p50 ms':>8}  {'p99 ms':>8}  accuracy  MB")
     for row in rows:
         print(
             f"{row['pairs']:>5}  {row['way']:<25}  {row['pairs_per_second']:>9,.0f}  "
-            f"{row['p50_ms']:>8.2f}  {row['p99_ms']:>8.2f}  {row['accuracy']:.4f}"
+            f"{row['p50_ms']:>8.2f}  {row['p99_ms']:>8.2f}  {row['accuracy']:>8.4f}  "
+            f"{(row['file_bytes'] or 0) / 1e6:.2f}"
         )
     one = {row["way"]: row["p50_ms"] for row in rows if row["pairs"] == 1}
     ratio = one["model.predict"] / one["tf.saved_model.load"]

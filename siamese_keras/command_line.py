@@ -7,7 +7,6 @@ import dataclasses
 import logging
 import os
 import sys
-import tempfile
 import textwrap
 import warnings
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from siamese_keras._version import __version__
 from siamese_keras.config import Config
 from siamese_keras.errors import ArgumentError, SiameseKerasError
 from siamese_keras.presets import PRESETS
+from siamese_keras.terminal import held_stderr
 
 
 def make_parser(prog: str, description: str, **options: Any) -> argparse.ArgumentParser:
@@ -95,30 +95,16 @@ def _show_warning(message: object, *_: object, **__: object) -> None:
 
 
 def _import_tensorflow_quietly() -> None:
-    """Import TensorFlow and hold back what its C++ libraries print while they are loaded.
+    """Import TensorFlow without what its C++ libraries print while they are loaded.
 
-    They print before they read any setting, so only the file descriptor can be redirected. With
-    TF_CPP_MIN_LOG_LEVEL set everything is shown, and so it is when the import fails.
+    With TF_CPP_MIN_LOG_LEVEL set everything is shown, and so it is when the import fails.
     """
     os.environ["KERAS_BACKEND"] = "tensorflow"
     if "tensorflow" in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    try:
-        stderr = os.dup(2)
-    except OSError:  # there is no standard error to keep clean
-        return
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            import tensorflow  # noqa: F401
-        except BaseException:
-            held.seek(0)
-            os.write(stderr, held.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    with held_stderr():
+        import tensorflow  # noqa: F401
 
 
 def add_config_options(parser: argparse.ArgumentParser) -> None:

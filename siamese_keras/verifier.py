@@ -40,10 +40,10 @@ from siamese_keras.search import search
 from siamese_keras.serving.client import (
     ExportedModel,
     connect,
-    load_saved_model,
     newest_version,
     read_model_json,
 )
+from siamese_keras.serving.portable import load_version
 
 if TYPE_CHECKING:
     import keras
@@ -590,17 +590,28 @@ class Verifier:
         facts = {"name": self.name, "class_names": self.class_names, "training": self.training}
         save_run(Path(folder), config, outer, calibration, self.history, facts, self.false_accepts)
 
-    def export(self, folder: str | os.PathLike[str]) -> Path:
-        """Write a SavedModel for TensorFlow Serving as the next version below `folder`.
+    def export(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        format: str = "saved_model",
+        quantize: str | None = None,
+    ) -> Path:
+        """Write the model for a server or another runtime as the next version below `folder`.
 
         Args:
             folder: `saved_models/<name>`; created when it is missing.
+            format: "saved_model", for TensorFlow Serving; "litert", for phones and small machines,
+                which needs the extra `litert`; or "onnx", the base model for ONNX Runtime and other
+                runtimes, which needs the extra `onnx`.
+            quantize: "int8" rounds the weights of a LiteRT export to 8 bits.
 
         Returns:
             The version's folder, `<folder>/<n>`.
 
         Raises:
-            ArgumentError: When `folder` holds versions of a model of other classes or images.
+            ArgumentError: When `folder` holds versions of a model of other classes or images, or in
+                another format, or what the format needs is not installed.
             ModelError: When the model is an exported one, or the export does not answer as it.
             OSError: When it cannot be written; nothing is left behind.
         """
@@ -614,7 +625,7 @@ class Verifier:
         }
         return export(
             outer, calibration, folder, class_names=self.class_names, facts=facts,
-            false_accepts=self.false_accepts,
+            false_accepts=self.false_accepts, format=format, quantize=quantize,
         )  # fmt: skip
 
     def _trained(self, verb: str) -> tuple[keras.Model, Calibration, Config]:
@@ -670,7 +681,7 @@ def load_verifier(
 
 
 def _load_export(version: Path) -> Verifier:
-    ask = load_saved_model(version)
+    ask = load_version(version)
     facts = read_model_json(version)
     false_accepts = read_false_accepts(version / "assets.extra")
     try:

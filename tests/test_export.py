@@ -55,6 +55,36 @@ def test_a_run_is_exported_under_the_name_of_its_data_or_another(run, capsys, op
     assert read_model_json(version)["name"] == name
 
 
+@pytest.mark.parametrize(
+    ("options", "folder"),
+    [
+        ([], "saved_models/clothes-litert"),
+        (["--quantize", "int8"], "saved_models/clothes-litert"),
+        (["--output", "phone"], "phone"),
+    ],
+)
+def test_other_formats_go_to_folders_of_their_own(run, capsys, monkeypatch, options, folder):
+    asked = []
+
+    def write(signatures, path, form, quantize):
+        asked.append((form, quantize))
+        path.write_bytes(b"a model")
+
+    monkeypatch.setattr(exporter, "_write_portable", write)
+    name = [] if "--output" in options else ["--name", "clothes"]
+    assert main([run, "--format", "litert", *name, *options]) == 0
+    assert capsys.readouterr().out == f"exported: {Path(folder) / '1'}\n"
+    assert asked == [("litert", "int8" if "--quantize" in options else None)]
+
+
+def test_only_litert_is_quantized(run, capsys):
+    for arguments in (["--format", "onnx"], []):
+        with pytest.raises(SystemExit) as stopped:
+            main([run, "--quantize", "int8", *arguments])
+        assert stopped.value.code == 2
+        assert "error: argument --quantize: needs --format litert" in capsys.readouterr().err
+
+
 def test_another_project_cannot_become_the_next_version(run, tmp_path, capsys):
     assert main([run, "--name", "clothes"]) == 0
     path = Path("saved_models") / "clothes" / "1" / "assets.extra" / "model.json"

@@ -24,6 +24,9 @@ from siamese_keras.serving.address import check_model_url
 # ask("compare_bytes", {"left": [...], "right": [...]}) returns arrays by output name.
 Ask = Callable[[str, Mapping[str, Batch]], dict[str, np.ndarray]]
 
+# The file of a version by which its format is known.
+MODEL_FILES = {"saved_model": "saved_model.pb", "litert": "model.tflite", "onnx": "model.onnx"}
+
 _BATCH_SIZE = 64
 
 
@@ -31,7 +34,7 @@ class ExportedModel:
     """An exported model, asked through its signatures.
 
     Args:
-        ask: From `load_saved_model` or `connect`.
+        ask: From `load_version` or `connect`.
         image_shape: Height, width and channels of its images, where they are known.
     """
 
@@ -89,13 +92,19 @@ def versions(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
+def format_of(version: Path) -> str | None:
+    """Return the format of a version, a key of `MODEL_FILES`, or None when it has none of them."""
+    found = (format for format, name in MODEL_FILES.items() if (version / name).is_file())
+    return next(found, None)
+
+
 def newest_version(folder: Path) -> Path:
     """Return the folder of the highest version below `folder`, or `folder` if it is a version.
 
     Raises:
         ModelError: When there is none.
     """
-    if (folder / "saved_model.pb").is_file():
+    if format_of(folder) is not None:
         return folder
     found = versions(folder) if folder.is_dir() else {}
     if not found:
@@ -107,14 +116,17 @@ def newest_version(folder: Path) -> Path:
 
 
 def only_model(folder: Path) -> Path:
-    """Return the only model below `folder`.
+    """Return the only model below `folder`; exports for LiteRT and ONNX do not count.
 
     Raises:
         ModelError: When there is none, or more than one.
     """
-    found = (
-        sorted(p for p in folder.iterdir() if p.is_dir() and versions(p)) if folder.is_dir() else []
-    )
+    paths = sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    found = [
+        path
+        for path in paths
+        if versions(path) and format_of(newest_version(path)) not in ("litert", "onnx")
+    ]
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
         raise ModelError(

@@ -1,4 +1,4 @@
-"""The export of a model with its calibration as a SavedModel that TensorFlow Serving loads."""
+"""The export of a model with its calibration: SavedModel for TensorFlow Serving, LiteRT, ONNX."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from siamese_keras.files import write_json
 from siamese_keras.models.calibration import Calibration
 from siamese_keras.models.false_accepts import FalseAccepts, write_false_accepts
 from siamese_keras.models.outer_model import base_model_of
-from siamese_keras.serving.client import read_model_json, versions
-from siamese_keras.serving.signatures import build_signatures, example_requests
+from siamese_keras.serving.client import MODEL_FILES, format_of, read_model_json, versions
+from siamese_keras.serving.portable import check_format, load_version, write_litert, write_onnx
+from siamese_keras.serving.signatures import Signature, build_signatures, example_requests
 from siamese_keras.serving.warmup import WARMUP_FILE, write_warmup_requests
 
 TOLERANCE = 1e-5
+TOLERANCE_INT8 = 0.05
 _STALE_SECONDS = 3600
 
 
@@ -37,6 +39,8 @@ def export(
     class_names: tuple[str, ...] = (),
     facts: Mapping[str, Any] | None = None,
     false_accepts: FalseAccepts | None = None,
+    format: str = "saved_model",
+    quantize: str | None = None,
 ) -> Path:
     """Write a model as the next version below `folder`, whole or not at all.
 
@@ -49,17 +53,22 @@ def export(
         class_names: Names of the classes, for `model.json`.
         facts: What else `model.json` is to hold.
         false_accepts: Table of false accepts by threshold, to write beside it.
+        format: "saved_model", for TensorFlow Serving; "litert", which needs the extra `litert`; or
+            "onnx", which needs the extra `onnx` and holds the base model alone.
+        quantize: "int8" rounds the weights of a LiteRT export to 8 bits.
 
     Returns:
         The version's folder, `<folder>/<n>`.
 
     Raises:
-        ArgumentError: When `folder` holds versions of a model of other classes or images.
+        ArgumentError: When `folder` holds versions of a model of other classes or images, or in
+            another format, or what the format needs is not installed.
         OSError: When it cannot be written; nothing is left behind.
         ModelError: When the export does not answer as `outer` does.
     """
     if "://" in os.fspath(folder):
         raise ArgumentError(f"`folder` must be a folder on this machine. Received: {folder}")
+    check_format(format, quantize)
     folder = Path(folder)
     information = {
         "name": folder.resolve().name,
@@ -69,23 +78,32 @@ def export(
         "threshold": calibration.threshold,
         "slope": calibration.slope,
         "midpoint": calibration.midpoint,
+        **({} if quantize is None else {"quantize": quantize}),
         **(facts or {}),
     }
     if false_accepts is not None:
         information["false_accepts"] = false_accepts.summary()
     folder.mkdir(parents=True, exist_ok=True)
-    _check_same_kind(folder, information)
+    _check_same_kind(folder, information, format)
     _remove_stale(folder)
     # A server that polls the folder takes whole numbers for versions and ignores other names.
     temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
     try:
-        _write(outer, calibration, temporary / "model", information)
-        write_false_accepts(temporary / "model" / "assets.extra", false_accepts)
-        verify(outer, calibration, temporary / "model")
+        model = temporary / "model"
+        signatures = build_signatures(outer, calibration)
+        if format == "saved_model":
+            _write_saved_model(signatures, model)
+            _write_warmup(model, information)
+        else:
+            (model / "assets.extra").mkdir(parents=True)
+            _write_portable(signatures, model / MODEL_FILES[format], format, quantize)
+        write_json(model / "assets.extra" / "model.json", information)
+        write_false_accepts(model / "assets.extra", false_accepts)
+        verify(outer, calibration, model, TOLERANCE if quantize is None else TOLERANCE_INT8)
         while True:
             version = folder / str(_next_number(folder))
             try:
-                return (temporary / "model").rename(version)
+                return model.rename(version)
             except OSError:
                 if not version.exists():  # otherwise another export was faster: take the next
                     raise
@@ -99,7 +117,7 @@ def _next_number(folder: Path) -> int:
     return 1 + max(numbers, default=0)
 
 
-def _check_same_kind(folder: Path, information: Mapping[str, Any]) -> None:
+def _check_same_kind(folder: Path, information: Mapping[str, Any], format: str) -> None:
     """Refuse to make another model the next version of the one that clients ask."""
     found = versions(folder)
     if not found:
@@ -109,6 +127,12 @@ def _check_same_kind(folder: Path, information: Mapping[str, Any]) -> None:
         before = read_model_json(newest)
     except ModelError:
         return  # not an export of this package
+    before_format = format_of(newest)
+    if before_format != format:
+        raise ArgumentError(
+            f"`{folder}` holds versions in the format {before_format}, and one folder must hold "
+            f"one format. Received: {format}. Export to another folder."
+        )
     for key, name in (("class_names", "classes"), ("image_shape", "image shape")):
         old, new = (list(facts.get(key, ())) for facts in (before, information))
         if old != new:
@@ -131,36 +155,50 @@ def _remove_stale(folder: Path) -> None:
                 shutil.rmtree(path)
 
 
-def _write(
-    outer: keras.Model, calibration: Calibration, path: Path, information: dict[str, Any]
-) -> None:
+def _write_saved_model(signatures: Mapping[str, Signature], path: Path) -> None:
     archive = keras.export.ExportArchive()  # no `track`: it would store every variable twice
-    for signature, (function, inputs) in build_signatures(outer, calibration).items():
+    for signature, (function, inputs) in signatures.items():
         archive.add_endpoint(signature, function, inputs)
     try:
         archive.write_out(str(path), verbose=False)
     except tf.errors.OpError as error:  # TensorFlow's file system reports a full disk like this
         raise OSError(f"`{path}` cannot be written. {error.message}") from None
-    shape = information["image_shape"]
+
+
+def _write_warmup(path: Path, information: Mapping[str, Any]) -> None:
     (path / WARMUP_FILE).parent.mkdir()
-    requests = example_requests(shape, batch_size=1)
+    requests = example_requests(information["image_shape"], batch_size=1)
     write_warmup_requests(path / WARMUP_FILE, information["name"], requests)
-    write_json(path / "assets.extra" / "model.json", information)
 
 
-def verify(outer: keras.Model, calibration: Calibration, path: Path) -> None:
+def _write_portable(
+    signatures: Mapping[str, Signature], path: Path, format: str, quantize: str | None
+) -> None:
+    if format == "onnx":
+        write_onnx(signatures["embed"], path)
+        return
+    with tempfile.TemporaryDirectory() as graph:
+        names = ("serving_default", "embed")
+        _write_saved_model({name: signatures[name] for name in names}, Path(graph))
+        write_litert(Path(graph), path, quantize=quantize)
+
+
+def verify(
+    outer: keras.Model, calibration: Calibration, path: Path, tolerance: float = TOLERANCE
+) -> None:
     """Load an exported version and compare its answers with those of the Keras model.
 
     Args:
         outer: The outer model.
         calibration: Threshold and slope.
-        path: Folder of the version.
+        path: Folder of the version, in any format.
+        tolerance: Largest difference that is allowed.
 
     Raises:
-        ModelError: When a distance, embedding or similarity differs by more than `TOLERANCE`
+        ModelError: When a distance, embedding or similarity differs by more than `tolerance`
             (relative beyond 1), or a decision differs.
     """
-    exported = tf.saved_model.load(str(path))
+    ask = load_version(path)
     base = base_model_of(outer)
     requests = example_requests(base.input_shape[1:], batch_size=3)
     pair = requests["serving_default"]
@@ -177,19 +215,20 @@ def verify(outer: keras.Model, calibration: Calibration, path: Path) -> None:
         "embed": embedding,
         "embed_bytes": embedding,
     }
+    if format_of(path) == "onnx":  # holds the base model alone
+        requests = {name: requests[name] for name in ("embed", "embed_bytes")}
     for signature, inputs in requests.items():
-        tensors = {name: tf.constant(array) for name, array in inputs.items()}
-        answer = exported.signatures[signature](**tensors)
+        answer = ask(signature, inputs)
         for name, values in expected[signature].items():
-            found = answer[name].numpy().astype(np.float64)
+            found = answer[name].astype(np.float64)
             difference = np.max(np.abs(found - values) / np.maximum(1, np.abs(values)))
             # A pair at the very threshold may be decided either way.
-            clear = np.abs(distance - calibration.threshold) > TOLERANCE
+            clear = np.abs(distance - calibration.threshold) > tolerance
             if name == "same":
                 difference = np.max(np.abs(found - values) * clear)
-            if not difference <= TOLERANCE:  # so that NaN is refused as well
+            if not difference <= tolerance:  # so that NaN is refused as well
                 raise ModelError(
                     f"The exported model does not answer as the Keras model does: {name} of "
-                    f"{signature} differs by {difference:g}, where {TOLERANCE:g} is allowed. "
+                    f"{signature} differs by {difference:g}, where {tolerance:g} is allowed. "
                     "Nothing was exported."
                 )
