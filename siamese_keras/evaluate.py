@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 
 from siamese_keras.command_line import local_path, make_parser, run_program
+from siamese_keras.progress import progress_line
 
 
 def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.evaluate") -> int:
@@ -19,6 +20,11 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.eva
     )
     parser.add_argument("run", type=local_path, metavar="RUN", help="folder that training wrote")
     parser.add_argument("--data-dir", type=local_path, help="folder or file with the data")
+    parser.add_argument(
+        "--cache-dir",
+        type=local_path,
+        help="keep the decoded pixels of image files in this folder, not in memory",
+    )
     parser.add_argument(
         "--baselines",
         action="store_true",
@@ -40,7 +46,10 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.eva
         verifier = load_verifier(options.run)
         if verifier.outer_model is None or verifier.config is None:
             raise ModelError(f"`{options.run}` is not the folder of a run.")
-        dataset = load_config_dataset(verifier.config, options.data_dir)
+        dataset = load_config_dataset(
+            verifier.config, options.data_dir, cache_dir=options.cache_dir,
+            progress=progress_line("images"),
+        )  # fmt: skip
         report = verifier.evaluate(dataset, baselines=options.baselines, pair_file=options.pairs)
         report.save(options.run)
         print(report)

@@ -29,6 +29,7 @@ from siamese_keras.command_line import (
 from siamese_keras.config import Config
 from siamese_keras.errors import ArgumentError
 from siamese_keras.files import new_folder, write_json
+from siamese_keras.progress import progress_line
 
 if TYPE_CHECKING:
     from siamese_keras.data.splits import Dataset
@@ -42,6 +43,11 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
         usage="%(prog)s [options]",
     )
     parser.add_argument("--data-dir", type=local_path, help="folder or file with the data")
+    parser.add_argument(
+        "--cache-dir",
+        type=local_path,
+        help="keep the decoded pixels of image files in this folder, not in memory",
+    )
     parser.add_argument(
         "--run-dir", type=local_path, help="new folder to write to (default: runs/PRESET-TIME)"
     )
@@ -81,7 +87,10 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
         try:
             from siamese_keras.data.datasets import load_config_dataset
 
-            dataset = load_config_dataset(config, options.data_dir)
+            dataset = load_config_dataset(
+                config, options.data_dir, cache_dir=options.cache_dir,
+                progress=progress_line("images"),
+            )  # fmt: skip
             if configs:
                 return _train_seeds(configs, dataset, run_dir, options)
             return 130 if _train(config, dataset, run_dir, options) is None else 0
@@ -133,7 +142,8 @@ def _train(
     )
     if verifier.training["interrupted"]:
         command = ["python", "-m", "siamese_keras.evaluate", str(run_dir)]
-        command += ["--data-dir", str(options.data_dir)] if options.data_dir else []
+        for option, path in (("--data-dir", options.data_dir), ("--cache-dir", options.cache_dir)):
+            command += [option, str(path)] if path else []
         print(
             f"\ninterrupted in epoch {verifier.training['epochs']} of {config.epochs}; the model "
             f"is kept in {run_dir}\nscore it: {shlex.join(command)}"

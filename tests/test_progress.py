@@ -1,4 +1,4 @@
-"""The bar of a long task: on a terminal alone, and not at once."""
+"""The bar of a long task: not at once, and lines in its place where there is no terminal."""
 
 import io
 import sys
@@ -39,10 +39,18 @@ def test_the_bar_appears_after_two_seconds_and_ends_its_line(at, monkeypatch):
     assert terminal.getvalue().endswith(f"\r[{30 * '#'}] 10,000 of 10,000 images\n")
 
 
-@pytest.mark.parametrize("stream", [io.StringIO(), None])
-def test_without_a_terminal_nothing_is_shown(at, monkeypatch, stream):
+def test_without_a_terminal_a_line_is_written_now_and_then(at, monkeypatch):
+    stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
     show = progress.progress_line("images")
-    at(9)
-    show(1, 2)
-    assert stream is None or stream.getvalue() == ""
+    for seconds in (9, 31, 59, 62):
+        at(seconds)
+        show(1000 * seconds, 62_000)
+    assert stream.getvalue() == "31,000 of 62,000 images\n62,000 of 62,000 images\n"
+
+
+def test_without_standard_error_nothing_is_shown(at, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    show = progress.progress_line("images")
+    at(90)
+    assert show(1, 2) is None

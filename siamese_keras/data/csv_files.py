@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -26,6 +26,8 @@ def load_csv(
     *,
     color_mode: ColorMode = "auto",
     strict: bool = False,
+    cache_dir: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Source:
     """Read a CSV file of either kind, or a folder that holds one, or one of `train` and of `test`.
 
@@ -39,6 +41,8 @@ def load_csv(
         image_size: Of a list, height and width to resize the images to, as `load_image_folder`.
         color_mode: Of a list, as `load_image_folder`.
         strict: Of a list, as `load_image_folder`.
+        cache_dir: Of a list, as `load_image_folder`.
+        progress: Of a list, as `load_image_folder`.
 
     Raises:
         DataError: When a file cannot be read, or a line of it, which the message names.
@@ -55,8 +59,9 @@ def load_csv(
         raise DataError(f"The CSV files of `{path}` must be all lists or all pixels.")
     listed = [row for part, file in files.items() for row in _read_list(file, part)]
     return load_image_files(
-        listed, path, image_size=image_size, color_mode=color_mode, strict=strict
-    )
+        listed, path, image_size=image_size, color_mode=color_mode, strict=strict,
+        cache_dir=cache_dir, progress=progress,
+    )  # fmt: skip
 
 
 def _files(path: Path) -> dict[str, Path]:

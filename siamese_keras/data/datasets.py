@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from siamese_keras.config import ColorMode, Config
 from siamese_keras.data.csv_files import load_csv
 from siamese_keras.data.cut import MIN_IMAGES, cut_dataset
 from siamese_keras.data.decode import scale_to_fit
+from siamese_keras.data.disk_arrays import joined
 from siamese_keras.data.idx import (
     FASHION_MNIST_SHA256,
     IDX_FILES,
@@ -40,7 +41,7 @@ from siamese_keras.data.open_set import (
 )
 from siamese_keras.data.splits import Dataset, Source, Split
 from siamese_keras.data.tfds import load_tfds
-from siamese_keras.errors import DataError, NotPreparedError, check_choice
+from siamese_keras.errors import ArgumentError, DataError, NotPreparedError, check_choice
 
 _log = logging.getLogger(__name__)
 
@@ -69,8 +70,10 @@ def load_dataset(
     color_mode: ColorMode = "auto",
     strict: bool = False,
     unseen_classes: Sequence[str] = (),
+    cache_dir: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Dataset:
-    """Load a dataset of classified images into memory.
+    """Load a dataset of classified images.
 
     The same images give the same splits, whichever source they come from and in whatever order.
 
@@ -98,6 +101,10 @@ def load_dataset(
         strict: Refuse image files that cannot be read, which are skipped with a warning otherwise.
         unseen_classes: Names or numbers of the test classes, or a share of all classes, such as
             `["20%"]`. With fewer than 20 others, classes are not cut here: `hold_out_classes` does.
+        cache_dir: Folder for the decoded pixels of image files. Training then reads them from disk,
+            and needs no memory for them; and they are not decoded again until a file or a setting
+            changes. None keeps them in memory.
+        progress: Called with how many image files are read and how many there are.
 
     Returns:
         The images, all of one size, as a `Dataset`.
@@ -110,10 +117,17 @@ def load_dataset(
     if data_dir is not None and "://" in os.fspath(data_dir):
         raise DataError(f"`data_dir` must be a path on this machine. Received: {data_dir}")
     folder = None if data_dir is None else expanded(data_dir)
+    if cache_dir is not None and name not in ("folder", "csv"):
+        raise ArgumentError(
+            f"`cache_dir` is for image files, datasets folder and csv. Received: dataset {name}"
+        )
     if name in ("folder", "csv"):
         load = load_image_folder if name == "folder" else load_csv
         path = _existing(folder, name)
-        source = load(path, image_size, color_mode=color_mode, strict=strict)
+        source = load(
+            path, image_size, color_mode=color_mode, strict=strict,
+            cache_dir=None if cache_dir is None else expanded(cache_dir), progress=progress,
+        )  # fmt: skip
     elif name == "npz":
         source = load_npz(_existing(folder, name))
     else:
@@ -151,7 +165,7 @@ def _cut(source: Source, name: str, validation_size: int, unseen_classes: Sequen
         images = [split for split in splits if split is not None]
         dataset = cut_classes(
             Split(
-                np.concatenate([split.images for split in images]),
+                joined([split.images for split in images]),
                 np.concatenate([split.labels for split in images]),
             ),
             source.class_names,
@@ -164,8 +178,14 @@ def _cut(source: Source, name: str, validation_size: int, unseen_classes: Sequen
     return cut_dataset(source, name=name, validation_size=validation_size, test_share=TEST_SHARE)
 
 
-def load_config_dataset(config: Config, data_dir: str | os.PathLike[str] | None = None) -> Dataset:
-    """Load the dataset that `config` names, split as it says; `data_dir` as in `load_dataset`."""
+def load_config_dataset(
+    config: Config,
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Load the dataset that `config` names, split as it says; the others as in `load_dataset`."""
     return load_dataset(
         config.dataset,
         data_dir,
@@ -174,6 +194,8 @@ def load_config_dataset(config: Config, data_dir: str | os.PathLike[str] | None 
         color_mode=config.color_mode,
         strict=config.strict,
         unseen_classes=config.unseen_classes,
+        cache_dir=cache_dir,
+        progress=progress,
     )
 
 

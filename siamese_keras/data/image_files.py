@@ -7,23 +7,19 @@ import itertools
 import logging
 import os
 import re
-import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from siamese_keras.config import ColorMode
-from siamese_keras.data.decode import luminance, photo_fitter
+from siamese_keras.data.image_cache import load_pixels
 from siamese_keras.data.inputs import warn_of_flat
-from siamese_keras.data.photo import is_flat, photo_size, read_photo
-from siamese_keras.data.splits import Source, Split, image_digests
+from siamese_keras.data.splits import Source, Split
 from siamese_keras.errors import DataError
 
 _log = logging.getLogger(__name__)
 
-MAX_DEFAULT_SIZE = 64  # of images when no size is asked for: a training of minutes, not hours
-_PROGRESS_SECONDS = 10
 _PART = re.compile(
     r"(?:seg[ _-])?(?P<word>train|training|test|testing|val|valid|validation|query|gallery)"
     r"(?:[ _-]?(?:set|data|images))?"
@@ -59,6 +55,8 @@ def load_image_files(
     image_size: int = 0,
     color_mode: ColorMode = "auto",
     strict: bool = False,
+    cache_dir: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Source:
     """Read image files and bring them to one size.
 
@@ -71,6 +69,8 @@ def load_image_files(
         image_size: Height and width to resize them to; 0 takes `default_image_size`.
         color_mode: `rgb`, `grayscale`, or `auto`: grayscale if all images are gray.
         strict: Refuse files that cannot be read.
+        cache_dir: Folder to keep the pixels in; None keeps them in memory.
+        progress: Called with how many files are read and how many there are.
 
     Returns:
         Images, uint8 `[n, image_size, image_size, channels]`, and the names of the classes in
@@ -80,38 +80,30 @@ def load_image_files(
         DataError: When a class has no image that can be read, there are fewer than two classes, the
             parts' classes do not fit, or `strict` and a file cannot be read.
     """
-    size = image_size or default_image_size([file.path for file in files])
-    images, reasons = _read_all([file.path for file in files], size, where)
-    if reasons:
-        named = [f"`{files[i].path}`: {reason}" for i, reason in reasons.items()]
+    pixels = load_pixels(
+        [file.path for file in files],
+        image_size,
+        color_mode,
+        cache_dir=cache_dir,
+        progress=progress,
+    )
+    if pixels.unread:
+        named = [f"`{files[i].path}`: {reason}" for i, reason in pixels.unread.items()]
         _refuse_or_warn(named, len(files), strict=strict)
-    read = [file for i, file in enumerate(files) if i not in reasons]
+    read = [file for i, file in enumerate(files) if i not in pixels.unread]
     wanted, left = ({(file.part, file.class_name) for file in some} for some in (files, read))
     for part, name in sorted(wanted - left):
         raise DataError(
             f"Class {name!r} in the {part} images of `{where}` has no image that can be read."
         )
-    warn_of_flat([f"`{file.path}`" for file, x in zip(read, images, strict=True) if is_flat(x)])
-    if color_mode == "grayscale" or (color_mode == "auto" and _is_gray(images)):
-        images = _in_gray(images)
+    warn_of_flat([f"`{read[i].path}`" for i in pixels.flat])
     names_of = {
         part: tuple(sorted({f.class_name for f in read if f.part == part}))
         for part in dict.fromkeys(f.part for f in read)
     }
     _check_classes(names_of, where)
-    _warn_of_copies(read, images)
-    return _source(read, images, tuple(sorted({f.class_name for f in read})))
-
-
-def default_image_size(paths: Sequence[Path]) -> int:
-    """Return a size for images of many sizes: the median of their smaller sides, at most 64."""
-    sides = []
-    for path in paths:
-        try:
-            sides.append(min(photo_size(path)))
-        except (DataError, OSError):
-            continue  # told when it is read
-    return max(1, min(MAX_DEFAULT_SIZE, int(np.median(sides)))) if sides else MAX_DEFAULT_SIZE
+    _warn_of_copies(read, pixels.digests)
+    return _source(read, pixels.images, tuple(sorted({f.class_name for f in read})))
 
 
 def printable(name: str) -> str:
@@ -124,23 +116,6 @@ def shortened(names: Collection[str], most: int = 10) -> str:
     return ", ".join([*sorted(names)[:most], "..."][: len(names)]) or "none"
 
 
-def _read_all(paths: Sequence[Path], size: int, where: Path) -> tuple[np.ndarray, dict[int, str]]:
-    """Return the images that can be read, in color, and why others cannot, by their index."""
-    fit = photo_fitter((size, size, 3))
-    images = np.empty((len(paths), size, size, 3), np.uint8)
-    reasons: dict[int, str] = {}
-    told = time.monotonic()
-    for i, path in enumerate(paths):
-        try:
-            images[i - len(reasons)] = fit(read_photo(path.read_bytes()))
-        except (DataError, OSError, MemoryError) as error:
-            reasons[i] = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        if time.monotonic() - told > _PROGRESS_SECONDS:
-            told = time.monotonic()
-            _log.info("Read %d of %d images of `%s`.", i + 1, len(paths), where)
-    return images[: len(paths) - len(reasons)], reasons
-
-
 def _refuse_or_warn(named: Sequence[str], count: int, *, strict: bool) -> None:
     most = 50 if strict else 3
     more = f"; and {len(named) - most} more" if len(named) > most else ""
@@ -148,16 +123,6 @@ def _refuse_or_warn(named: Sequence[str], count: int, *, strict: bool) -> None:
     if strict:
         raise DataError(f"{len(named)} of {count} images cannot be read. {listed}")
     _log.warning("Skipping %d of %d images: %s", len(named), count, listed)
-
-
-def _is_gray(images: np.ndarray) -> bool:
-    chunks = np.array_split(images, 1 + len(images) // 1024)
-    return all((x[..., :1] == x[..., 1:]).all() for x in chunks)
-
-
-def _in_gray(images: np.ndarray) -> np.ndarray:
-    chunks = np.array_split(images, 1 + len(images) // 1024)
-    return np.concatenate([luminance(chunk).numpy() for chunk in chunks])
 
 
 def _check_classes(names_of: dict[str, tuple[str, ...]], where: Path) -> None:
@@ -186,9 +151,8 @@ def _check_classes(names_of: dict[str, tuple[str, ...]], where: Path) -> None:
             )
 
 
-def _warn_of_copies(files: Sequence[ImageFile], images: np.ndarray) -> None:
+def _warn_of_copies(files: Sequence[ImageFile], digests: Sequence[bytes]) -> None:
     """Warn of images that stand in two classes, and of test images that stand in training too."""
-    digests = image_digests(images)
     order = sorted(range(len(files)), key=digests.__getitem__)
     clashes: list[str] = []
     copied: dict[str, int] = {}
@@ -216,7 +180,7 @@ def _source(files: Sequence[ImageFile], images: np.ndarray, names: tuple[str, ..
 
     def split(*chosen: str) -> Split | None:
         mask = np.isin(parts, chosen)
-        return Split(images[mask], labels[mask]) if mask.any() else None
+        return Split(images, labels).take(mask) if mask.any() else None
 
     train = split("train")
     if train is None:  # `_check_classes` has seen some

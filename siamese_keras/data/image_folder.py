@@ -39,6 +39,8 @@ def load_image_folder(
     *,
     color_mode: ColorMode = "auto",
     strict: bool = False,
+    cache_dir: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Source:
     """Read `folder/CLASS/*.png`, or `folder/train/CLASS/*.png` beside `folder/test/CLASS/*.png`.
 
@@ -54,6 +56,8 @@ def load_image_folder(
             sides, at most 64.
         color_mode: `rgb`, `grayscale`, or `auto`: grayscale if all images are gray.
         strict: Refuse files that cannot be read, which are skipped with a warning otherwise.
+        cache_dir: Folder to keep the pixels in, as in `load_dataset`.
+        progress: Called with how many files are read and how many there are.
 
     Returns:
         Images, uint8 `[n, image_size, image_size, channels]`, and the names of the classes: those
@@ -75,8 +79,9 @@ def load_image_folder(
     if others:
         _log.warning("Not read below `%s`, as no image files: %s", folder, _counted(others))
     return load_image_files(
-        files, folder, image_size=image_size, color_mode=color_mode, strict=strict
-    )
+        files, folder, image_size=image_size, color_mode=color_mode, strict=strict,
+        cache_dir=cache_dir, progress=progress,
+    )  # fmt: skip
 
 
 def _parts(folder: Path) -> dict[str, Path]:

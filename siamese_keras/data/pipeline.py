@@ -178,13 +178,13 @@ def pairs_of(
                 batch = slice(step * batch_size, (step + 1) * batch_size)
                 yield left[batch], right[batch], (seed, epoch * steps + step)
 
-    # The tensors are made here, once; made inside `gather` they would be copied into its graph.
-    value_tensor, label_tensor = tf.constant(values), tf.constant(labels)
+    take = _gatherer(values)
+    label_tensor = tf.constant(labels)
 
     def gather(
         left: tf.Tensor, right: tf.Tensor, batch_seed: tf.Tensor
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        inputs = {"left": tf.gather(value_tensor, left), "right": tf.gather(value_tensor, right)}
+        inputs = {"left": take(left), "right": take(right)}
         seeds = tf.unstack(tf.random.split(batch_seed, 2))
         inputs = {
             side: augment_images(inputs[side], side_seed, augment)
@@ -207,3 +207,18 @@ def pairs_of(
         .prefetch(2)
         .with_options(options)
     )
+
+
+def _gatherer(values: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return `values[indices]` as a function of tensors."""
+    if not isinstance(values, np.memmap):
+        tensor = tf.constant(
+            values
+        )  # once; made inside the function it would be copied into graphs
+        return lambda indices: tf.gather(tensor, indices)
+
+    def take(indices: tf.Tensor) -> tf.Tensor:
+        rows = tf.numpy_function(lambda i: np.asarray(values[i]), [indices], values.dtype)
+        return tf.ensure_shape(rows, [None, *values.shape[1:]])
+
+    return take

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from siamese_keras.data.disk_arrays import taken
 from siamese_keras.errors import DataError
 
 _MAX_LABELS = 1_000_000
@@ -20,7 +21,7 @@ class Split:
     """Images and their classes.
 
     Attributes:
-        images: uint8 `[n, height, width, channels]`, 0 to 255.
+        images: uint8 `[n, height, width, channels]`, 0 to 255, in memory or a `np.memmap`.
         labels: int32 `[n]`, indices into the dataset's `class_names`. Other integers are converted.
 
     Raises:
@@ -31,7 +32,9 @@ class Split:
     labels: np.ndarray
 
     def __post_init__(self) -> None:
-        images, labels = np.asarray(self.images), np.asarray(self.labels)
+        on_disk = isinstance(self.images, np.memmap)
+        images = self.images if on_disk else np.asarray(self.images)
+        labels = np.asarray(self.labels)
         check_images(images)
         _check_labels(labels, len(images))
         object.__setattr__(self, "images", images)
@@ -46,7 +49,7 @@ class Split:
 
     def take(self, indices: np.ndarray) -> Split:
         """Return the images and labels at `indices`, a list of indices or a boolean mask."""
-        return Split(self.images[indices], self.labels[indices])
+        return Split(taken(self.images, indices), self.labels[indices])
 
 
 def numbered_names(splits: Iterable[Split]) -> tuple[str, ...]:

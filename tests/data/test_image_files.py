@@ -10,7 +10,6 @@ from PIL import Image
 
 from siamese_keras.data.image_files import (
     ImageFile,
-    default_image_size,
     load_image_files,
     part_of,
     printable,
@@ -52,15 +51,6 @@ def two_classes(draw, **options):
 )
 def test_parts_are_known_under_their_customary_names(name, part):
     assert part_of(name) == part
-
-
-def test_the_default_size_is_the_median_of_the_smaller_sides(draw, tmp_path):
-    sizes = [(30, 20), (24, 90), (50, 50), (7, 7), (40, 33)]  # smaller sides 20 24 50 7 33
-    files = [draw(f"{i}.png", "a", size=size).path for i, size in enumerate(sizes)]
-    (tmp_path / "broken.png").write_bytes(b"")
-    assert default_image_size([*files, tmp_path / "broken.png", tmp_path / "missing.png"]) == 24
-    assert default_image_size([draw("large.png", "a", size=(300, 200)).path]) == 64
-    assert default_image_size([]) == 64
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "RGB"])
@@ -148,8 +138,8 @@ def test_names_that_are_no_text_are_made_text():
     assert printable("猫 é") == "猫 é"
 
 
-def test_a_long_reading_tells_how_far_it_is(draw, caplog, monkeypatch):
-    monkeypatch.setattr("siamese_keras.data.image_files._PROGRESS_SECONDS", -1)
-    with caplog.at_level("INFO", "siamese_keras"):
-        load_image_files(two_classes(draw), HERE)
-    assert caplog.messages[2] == "Read 3 of 8 images of `here`."
+def test_a_long_reading_tells_how_far_it_is(draw, monkeypatch):
+    monkeypatch.setattr("siamese_keras.data.image_cache._CHUNK", 3)
+    told = []
+    load_image_files(two_classes(draw), HERE, progress=lambda *counts: told.append(counts))
+    assert told == [(3, 8), (6, 8), (8, 8)]

@@ -1,0 +1,206 @@
+"""The pixels of image files, decoded in parallel, in memory or in a cache on disk.
+
+A cache is a folder of `images.npy`, which is mapped into memory and not read into it, and
+`facts.json`. It is written whole or not at all, and replaced when a file, its size or time of
+change, or a setting is another.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from siamese_keras.config import ColorMode
+from siamese_keras.data.decode import luminance, photo_fitter
+from siamese_keras.data.disk_arrays import reserve
+from siamese_keras.data.photo import is_flat, photo_size, read_photo
+from siamese_keras.data.splits import image_digests
+from siamese_keras.errors import DataError
+
+MAX_DEFAULT_SIZE = 64  # of images when no size is asked for: a training of minutes, not hours
+_VERSION = 1  # of the decoder and of the folder's layout
+_CHUNK = 1024
+
+Progress = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pixels:
+    """What a list of image files holds.
+
+    Attributes:
+        images: uint8 `[n, size, size, channels]`, of the files that can be read, in order.
+        unread: Why others cannot be read, by their index in the list.
+        flat: Indices of the images that are nearly of one color.
+        digests: SHA-256 of the pixels of each image.
+    """
+
+    images: np.ndarray
+    unread: dict[int, str]
+    flat: list[int]
+    digests: list[bytes]
+
+
+def load_pixels(
+    paths: Sequence[Path],
+    size: int,
+    color_mode: ColorMode,
+    *,
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> Pixels:
+    """Decode image files, or find them decoded.
+
+    Args:
+        paths: The files.
+        size: Height and width to fit them to; 0 takes `default_image_size`.
+        color_mode: `rgb`, `grayscale`, or `auto`: grayscale if all images are gray.
+        cache_dir: Folder of the caches; None keeps the pixels in memory.
+        progress: Called with how many files are decoded and how many there are.
+
+    Raises:
+        OSError: When the cache cannot be written.
+    """
+    if cache_dir is None:
+        return _decode(
+            paths, size, color_mode, lambda _, shape: np.empty(shape, np.uint8), progress
+        )
+    settings = repr((_VERSION, size, color_mode))
+    names = hashlib.sha256(repr((settings, [str(p.absolute()) for p in paths])).encode())
+    folder = cache_dir / names.hexdigest()[:16]
+    state = hashlib.sha256(repr([_state_of(path) for path in paths]).encode()).hexdigest()
+    cached = _read_cache(folder, state)
+    if cached is None:
+        _write_cache(folder, state, paths, size, color_mode, progress)
+        cached = _read_cache(folder, state)
+    if cached is None:
+        raise DataError(f"The cache `{folder}` cannot be read again.")
+    return cached
+
+
+def _state_of(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:  # told when it is read
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _read_cache(folder: Path, state: str) -> Pixels | None:
+    """Return what a cache holds, or None when it is missing, damaged or of other files."""
+    try:
+        facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        if facts["state"] != state:
+            return None
+        images = np.load(folder / "images.npy", mmap_mode="r")
+        digests = [bytes.fromhex(digest) for digest in facts["digests"]]
+        if len(images) < len(digests) or images.dtype != np.uint8:
+            return None
+        unread = {int(i): reason for i, reason in facts["unread"].items()}
+        return Pixels(images[: len(digests)], unread, facts["flat"], digests)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _write_cache(
+    folder: Path,
+    state: str,
+    paths: Sequence[Path],
+    size: int,
+    color_mode: ColorMode,
+    progress: Progress | None,
+) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
+    try:
+
+        def allocate(name: str, shape: tuple[int, ...]) -> np.ndarray:
+            path = temporary / name
+            array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+            with path.open("r+b") as file:
+                reserve(file.fileno(), path.stat().st_size)
+            return array
+
+        pixels = _decode(paths, size, color_mode, allocate, progress)
+        name = "gray.npy" if pixels.images.shape[-1] == 1 else "color.npy"
+        (temporary / name).rename(temporary / "images.npy")
+        (temporary / "color.npy").unlink(missing_ok=True)
+        facts = {
+            "state": state,
+            "unread": pixels.unread,
+            "flat": pixels.flat,
+            "digests": [digest.hex() for digest in pixels.digests],
+        }
+        (temporary / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+        if folder.exists():  # of other files; who reads it goes on reading it
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    finally:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(temporary)
+
+
+def _decode(
+    paths: Sequence[Path],
+    size: int,
+    color_mode: ColorMode,
+    allocate: Callable[[str, tuple[int, ...]], np.ndarray],
+    progress: Progress | None,
+) -> Pixels:
+    size = size or default_image_size(paths)
+    fit = photo_fitter((size, size, 3))
+
+    def read(path: Path) -> np.ndarray | str:
+        try:
+            return fit(read_photo(path.read_bytes()))
+        except (DataError, OSError, MemoryError) as error:
+            return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+    images = allocate("color.npy", (len(paths), size, size, 3))
+    unread: dict[int, str] = {}
+    flat: list[int] = []
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(paths), _CHUNK):
+            for i, found in enumerate(pool.map(read, paths[start : start + _CHUNK]), start):
+                at = i - len(unread)
+                if isinstance(found, str):
+                    unread[i] = found
+                    continue
+                images[at] = found
+                flat += [at] if is_flat(found) else []
+            if progress is not None:
+                progress(min(start + _CHUNK, len(paths)), len(paths))
+    images = images[: len(paths) - len(unread)]
+    if color_mode == "grayscale" or (color_mode == "auto" and _is_gray(images)):
+        gray = allocate("gray.npy", (*images.shape[:3], 1))
+        for start in range(0, len(images), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            gray[chunk] = luminance(images[chunk]).numpy()
+        images = gray
+    return Pixels(images, unread, flat, image_digests(images))
+
+
+def default_image_size(paths: Sequence[Path]) -> int:
+    """Return a size for images of many sizes: the median of their smaller sides, at most 64."""
+    sides = []
+    for path in paths:
+        try:
+            sides.append(min(photo_size(path)))
+        except (DataError, OSError):
+            continue  # told when it is read
+    return max(1, min(MAX_DEFAULT_SIZE, int(np.median(sides)))) if sides else MAX_DEFAULT_SIZE
+
+
+def _is_gray(images: np.ndarray) -> bool:
+    chunks = (images[start : start + _CHUNK] for start in range(0, len(images), _CHUNK))
+    return all((x[..., :1] == x[..., 1:]).all() for x in chunks)

@@ -1,0 +1,175 @@
+"""Decoded image files in a cache: the same pixels, decoded once, written whole or not at all."""
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from siamese_keras import load_dataset
+from siamese_keras.data import image_cache
+from siamese_keras.data.image_cache import default_image_size, load_pixels
+from siamese_keras.errors import ArgumentError
+
+
+@pytest.fixture
+def paths(tmp_path, rng):
+    """Nine files in color; the third is none, the fifth of one color."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(9):
+        image = rng.integers(0, 256, (14, 10, 3), np.uint8) if i != 4 else np.full((14, 10, 3), 9)
+        Image.fromarray(image.astype(np.uint8)).save(folder / f"{i}.png")
+    (folder / "2.png").write_bytes(b"none")
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture
+def cache_dir(tmp_path):
+    return tmp_path / "new" / "cache"
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The names of the files that are decoded."""
+    names = []
+    read = image_cache.read_photo
+    monkeypatch.setattr(image_cache, "read_photo", lambda data: names.append(1) or read(data))
+    return names
+
+
+def equal(a, b):
+    np.testing.assert_array_equal(a.images, b.images)
+    assert (a.unread, a.flat, a.digests) == (b.unread, b.flat, b.digests)
+
+
+@pytest.mark.parametrize("color_mode", ["rgb", "grayscale", "auto"])
+def test_a_cache_holds_what_decoding_gives(paths, cache_dir, decoded, color_mode):
+    expected = load_pixels(paths, 8, color_mode)
+    assert expected.images.shape == (8, 8, 8, 1 if color_mode == "grayscale" else 3)
+    assert list(expected.unread) == [2]
+    assert expected.flat == [3]
+    assert len(decoded) == 9
+    for _ in range(2):
+        found = load_pixels(paths, 8, color_mode, cache_dir=cache_dir)
+        equal(found, expected)
+        assert isinstance(found.images, np.memmap)
+    assert len(decoded) == 18  # the second time from the cache
+    (folder,) = cache_dir.iterdir()
+    assert sorted(p.name for p in folder.iterdir()) == ["facts.json", "images.npy"]
+
+
+def test_gray_images_are_kept_gray(paths, cache_dir):
+    for path in paths:
+        Image.new("L", (9, 9), 7).save(path)
+    assert load_pixels(paths, 0, "auto", cache_dir=cache_dir).images.shape == (9, 9, 9, 1)
+
+
+def touch(paths):
+    os.utime(paths[0], (1, 1))
+
+
+def rewrite(paths):
+    Image.new("RGB", (30, 30), (9, 200, 30)).save(paths[0])
+
+
+def remove(paths):
+    paths[0].unlink()
+
+
+@pytest.mark.parametrize("change", [touch, rewrite, remove])
+def test_a_changed_file_is_decoded_anew_and_the_old_cache_goes(paths, cache_dir, decoded, change):
+    before = load_pixels(paths, 8, "rgb", cache_dir=cache_dir)
+    pixels = before.images.copy()
+    change(paths)
+    after = load_pixels(paths, 8, "rgb", cache_dir=cache_dir)
+    assert len(decoded) >= 17
+    equal(after, load_pixels(paths, 8, "rgb"))
+    np.testing.assert_array_equal(before.images, pixels)  # who reads it goes on reading it
+    assert len(list(cache_dir.iterdir())) == 1
+
+
+def test_other_settings_and_files_have_caches_of_their_own(paths, cache_dir, decoded):
+    asked = [(paths, 8, "rgb"), (paths, 8, "auto"), (paths, 9, "rgb"), (paths[:5], 8, "rgb")]
+    for arguments in asked * 2:
+        equal(load_pixels(*arguments, cache_dir=cache_dir), load_pixels(*arguments))
+    assert len(list(cache_dir.iterdir())) == 4
+
+
+def cut(folder):
+    content = (folder / "images.npy").read_bytes()
+    (folder / "images.npy").write_bytes(content[:-100])
+
+
+def empty(folder):
+    (folder / "facts.json").write_text("")
+
+
+def of_another_type(folder):
+    np.save(folder / "images.npy", np.zeros((9, 8, 8, 3), np.float32))
+
+
+def strange(folder):
+    (folder / "facts.json").write_text('["state"]')
+
+
+@pytest.mark.parametrize("damage", [cut, empty, of_another_type, strange])
+def test_a_damaged_cache_is_written_anew(paths, cache_dir, damage):
+    expected = load_pixels(paths, 8, "rgb", cache_dir=cache_dir)
+    pixels = expected.images.copy()
+    (folder,) = cache_dir.iterdir()
+    del expected
+    damage(folder)
+    np.testing.assert_array_equal(load_pixels(paths, 8, "rgb", cache_dir=cache_dir).images, pixels)
+
+
+def test_a_failure_leaves_nothing(paths, cache_dir, monkeypatch):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(image_cache, "reserve", full)
+    with pytest.raises(OSError, match="No space"):
+        load_pixels(paths, 8, "rgb", cache_dir=cache_dir)
+    assert list(cache_dir.iterdir()) == []
+
+
+def test_many_files_are_read_in_parts(paths, cache_dir, monkeypatch):
+    expected = load_pixels(paths, 8, "grayscale")
+    monkeypatch.setattr(image_cache, "_CHUNK", 2)
+    equal(load_pixels(paths, 8, "grayscale", cache_dir=cache_dir), expected)
+
+
+def test_no_file_at_all(cache_dir):
+    assert load_pixels([], 8, "rgb").images.shape == (0, 8, 8, 3)
+
+
+@pytest.mark.parametrize("options", [{}, {"unseen_classes": ["20%"]}])
+def test_a_dataset_from_a_cache_is_the_same(tmp_path, rng, options):
+    for c in range(25):
+        (tmp_path / "photos" / f"c{c:02d}").mkdir(parents=True)
+        for i in range(12):
+            image = rng.integers(0, 256, (9, 9), np.uint8)
+            Image.fromarray(image).save(tmp_path / "photos" / f"c{c:02d}" / f"{i}.png")
+    expected = load_dataset("folder", tmp_path / "photos", **options)
+    found = load_dataset("folder", tmp_path / "photos", cache_dir=tmp_path / "cache", **options)
+    assert found.fingerprint == expected.fingerprint
+    for split in found.splits.values():
+        assert isinstance(split.images, np.memmap)
+
+
+def test_datasets_without_image_files_have_no_cache(tmp_path):
+    with pytest.raises(ArgumentError, match=r"datasets folder and csv\. Received: dataset idx"):
+        load_dataset("idx", tmp_path, cache_dir=tmp_path / "cache")
+
+
+def test_the_default_size_is_the_median_of_the_smaller_sides(tmp_path):
+    def write(name, size):
+        Image.new("RGB", size).save(tmp_path / name)
+        return tmp_path / name
+
+    sizes = [(30, 20), (24, 90), (50, 50), (7, 7), (40, 33)]  # smaller sides 20 24 50 7 33
+    files = [write(f"{i}.png", size) for i, size in enumerate(sizes)]
+    (tmp_path / "broken.png").write_bytes(b"")
+    assert default_image_size([*files, tmp_path / "broken.png", tmp_path / "missing.png"]) == 24
+    assert default_image_size([write("large.png", (300, 200))]) == 64
+    assert default_image_size([]) == 64
