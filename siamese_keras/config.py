@@ -184,7 +184,7 @@ class Config:
 
     epochs: int = _option(4, "optimization", "passes over the training images", at_least=1)
     min_steps: int = _option(
-        0,
+        100,
         "optimization",
         "steps to take at least: epochs of few images pass over them several times",
         at_least=0,

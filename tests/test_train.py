@@ -26,6 +26,7 @@ from siamese_keras.training import trainer
 
 DATA = ["--dataset", "idx", "--data-dir", str(SAMPLE), "--validation-size", "100"]
 OPTIONS = [*DATA, "--batch-size", "50", "--filters", "4,8", "--embedding-dim", "8"]
+OPTIONS += ["--min-steps", "0"]
 
 
 def start(folder, *arguments):
@@ -362,6 +363,7 @@ def test_a_folder_needs_no_options_and_the_run_records_what_was_chosen(tmp_path,
             (tmp_path / "photos" / name / f"{i}.png").write_bytes(tf.io.encode_png(image).numpy())
     (tmp_path / "photos" / "bag" / "broken.png").write_bytes(b"oh")
     options = ["--dataset", "folder", "--data-dir", str(tmp_path / "photos"), "--epochs", "1"]
+    options += ["--min-steps", "0"]
     options += ["--filters", "4", "--embedding-dim", "4", "--run-dir", str(tmp_path / "run")]
     assert main([*options, "--strict"]) == 1
     assert "error: 1 of 41 images cannot be read. `" in capsys.readouterr().err
