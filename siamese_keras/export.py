@@ -17,6 +17,7 @@ from pathlib import Path
 
 from siamese_keras.command_line import local_path, make_parser, run_program
 from siamese_keras.model_options import add_threshold_options, at_threshold
+from siamese_keras.serving.formats import MODEL_FILES
 
 
 def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.export") -> int:
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.exp
     target.add_argument("--output", type=local_path, help="export to this folder instead")
     parser.add_argument(
         "--format",
-        choices=["saved_model", "litert", "onnx"],
+        choices=list(MODEL_FILES),
         default="saved_model",
         help="saved_model for TensorFlow Serving; litert for phones and small machines; onnx, the "
         "base model alone, for other runtimes (default: saved_model)",

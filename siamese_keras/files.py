@@ -6,7 +6,9 @@ import contextlib
 import csv
 import json
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,30 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             (folder / path.name).unlink(missing_ok=True)
             folder.rmdir()
+
+
+@contextlib.contextmanager
+def writing_folder(parent: Path, *, stale_seconds: float) -> Iterator[Path]:
+    """Yield a temporary folder in `parent`, which is removed with all that is left in it.
+
+    Its name begins with a dot. What killed programs left there is removed as well.
+
+    Args:
+        parent: A folder; it is created when it is missing.
+        stale_seconds: Age from which a temporary folder is taken to be left over: longer than any
+            writing takes.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for path in parent.glob(".writing-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > stale_seconds:
+                shutil.rmtree(path)
+    folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=parent))
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(folder)
 
 
 def new_folder(path: str | os.PathLike[str]) -> Path:

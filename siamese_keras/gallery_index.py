@@ -161,7 +161,7 @@ def read_index(path: Path) -> Index:
     """
     expected = "an index, as `siamese-keras index FOLDER` writes it"
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             if str(content["format"]) != _FORMAT:
                 raise DataError(f"`{path}` must be {expected}. Received: {content['format']}")
             fields = {field.name: content[field.name] for field in dataclasses.fields(Index)}

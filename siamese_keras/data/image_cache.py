@@ -1,8 +1,8 @@
 """The pixels of image files, decoded in parallel, in memory or in a cache on disk.
 
 A cache is a folder of `images.npy`, which is mapped into memory and not read into it, and
-`facts.json`. It is written whole or not at all, and replaced when a file, its size or time of
-change, or a setting is another.
+`facts.json`. There is one for each folder of files and setting, written whole or not at all, and
+replaced when there are other files in it, or of other sizes or times of change.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -26,9 +24,11 @@ from siamese_keras.data.disk_arrays import reserve
 from siamese_keras.data.photo import is_flat, photo_size, read_photo
 from siamese_keras.data.splits import image_digests
 from siamese_keras.errors import DataError
+from siamese_keras.files import writing_folder
 
 MAX_DEFAULT_SIZE = 64  # of images when no size is asked for: a training of minutes, not hours
 _VERSION = 1  # of the decoder and of the folder's layout
+_STALE_SECONDS = 7 * 24 * 3600  # no reading takes a week
 _CHUNK = 1024
 
 Progress = Callable[[int, int], None]
@@ -53,6 +53,7 @@ class Pixels:
 
 def load_pixels(
     paths: Sequence[Path],
+    where: Path,
     size: int,
     color_mode: ColorMode,
     *,
@@ -63,6 +64,7 @@ def load_pixels(
 
     Args:
         paths: The files.
+        where: Folder or list that they were found in: there is one cache of it for each setting.
         size: Height and width to fit them to; 0 takes `default_image_size`.
         color_mode: `rgb`, `grayscale`, or `auto`: grayscale if all images are gray.
         cache_dir: Folder of the caches; None keeps the pixels in memory.
@@ -75,10 +77,12 @@ def load_pixels(
         return _decode(
             paths, size, color_mode, lambda _, shape: np.empty(shape, np.uint8), progress
         )
-    settings = repr((_VERSION, size, color_mode))
-    names = hashlib.sha256(repr((settings, [str(p.absolute()) for p in paths])).encode())
-    folder = cache_dir / names.hexdigest()[:16]
-    state = hashlib.sha256(repr([_state_of(path) for path in paths]).encode()).hexdigest()
+    settings = repr((_VERSION, str(where.absolute()), size, color_mode))
+    folder = (
+        cache_dir / hashlib.sha256(settings.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    )
+    files = repr([(str(path.absolute()), _state_of(path)) for path in paths])
+    state = hashlib.sha256(files.encode("utf-8", "surrogateescape")).hexdigest()
     cached = _read_cache(folder, state)
     if cached is None:
         _write_cache(folder, state, paths, size, color_mode, progress)
@@ -120,34 +124,33 @@ def _write_cache(
     color_mode: ColorMode,
     progress: Progress | None,
 ) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder.parent))
-    try:
+    with writing_folder(folder.parent, stale_seconds=_STALE_SECONDS) as temporary:
+        (made := temporary / "made").mkdir()
 
         def allocate(name: str, shape: tuple[int, ...]) -> np.ndarray:
-            path = temporary / name
-            array = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-            with path.open("r+b") as file:
-                reserve(file.fileno(), path.stat().st_size)
+            array = np.lib.format.open_memmap(made / name, "w+", np.uint8, shape)
+            with (made / name).open("r+b") as file:
+                reserve(file.fileno(), (made / name).stat().st_size)
             return array
 
         pixels = _decode(paths, size, color_mode, allocate, progress)
         name = "gray.npy" if pixels.images.shape[-1] == 1 else "color.npy"
-        (temporary / name).rename(temporary / "images.npy")
-        (temporary / "color.npy").unlink(missing_ok=True)
+        (made / name).rename(made / "images.npy")
+        (made / "color.npy").unlink(missing_ok=True)
         facts = {
             "state": state,
             "unread": pixels.unread,
             "flat": pixels.flat,
             "digests": [digest.hex() for digest in pixels.digests],
         }
-        (temporary / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
-        if folder.exists():  # of other files; who reads it goes on reading it
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    finally:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(temporary)
+        (made / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+        with contextlib.suppress(FileNotFoundError):  # of other files; its readers go on reading
+            folder.rename(temporary / "old")
+        try:
+            made.rename(folder)
+        except OSError:
+            if not folder.exists():  # otherwise another program was faster
+                raise
 
 
 def _decode(

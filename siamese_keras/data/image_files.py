@@ -82,6 +82,7 @@ def load_image_files(
     """
     pixels = load_pixels(
         [file.path for file in files],
+        where,
         image_size,
         color_mode,
         cache_dir=cache_dir,

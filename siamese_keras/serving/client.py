@@ -20,12 +20,10 @@ import tensorflow as tf
 from siamese_keras.data.inputs import Batch
 from siamese_keras.errors import ArgumentError, ModelError, RequestError, plain_reason
 from siamese_keras.serving.address import check_model_url
+from siamese_keras.serving.formats import format_of
 
 # ask("compare_bytes", {"left": [...], "right": [...]}) returns arrays by output name.
 Ask = Callable[[str, Mapping[str, Batch]], dict[str, np.ndarray]]
-
-# The file of a version by which its format is known.
-MODEL_FILES = {"saved_model": "saved_model.pb", "litert": "model.tflite", "onnx": "model.onnx"}
 
 _BATCH_SIZE = 64
 
@@ -90,12 +88,6 @@ def versions(folder: Path) -> dict[int, Path]:
         if path.name.isascii() and path.name.isdecimal() and path.is_dir()
     }
     return dict(sorted(found.items()))
-
-
-def format_of(version: Path) -> str | None:
-    """Return the format of a version, a key of `MODEL_FILES`, or None when it has none of them."""
-    found = (format for format, name in MODEL_FILES.items() if (version / name).is_file())
-    return next(found, None)
 
 
 def newest_version(folder: Path) -> Path:

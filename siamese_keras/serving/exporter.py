@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,18 +14,19 @@ import tensorflow as tf
 
 from siamese_keras._version import __version__
 from siamese_keras.errors import ArgumentError, ModelError
-from siamese_keras.files import write_json
+from siamese_keras.files import write_json, writing_folder
 from siamese_keras.models.calibration import Calibration
 from siamese_keras.models.false_accepts import FalseAccepts, write_false_accepts
 from siamese_keras.models.outer_model import base_model_of
-from siamese_keras.serving.client import MODEL_FILES, format_of, read_model_json, versions
+from siamese_keras.serving.client import read_model_json, versions
+from siamese_keras.serving.formats import MODEL_FILES, format_of
 from siamese_keras.serving.portable import check_format, load_version, write_litert, write_onnx
 from siamese_keras.serving.signatures import Signature, build_signatures, example_requests
 from siamese_keras.serving.warmup import WARMUP_FILE, write_warmup_requests
 
 TOLERANCE = 1e-5
 TOLERANCE_INT8 = 0.05
-_STALE_SECONDS = 3600
+_STALE_SECONDS = 3600  # no export takes an hour
 
 
 def export(
@@ -85,10 +83,8 @@ def export(
         information["false_accepts"] = false_accepts.summary()
     folder.mkdir(parents=True, exist_ok=True)
     _check_same_kind(folder, information, format)
-    _remove_stale(folder)
     # A server that polls the folder takes whole numbers for versions and ignores other names.
-    temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
-    try:
+    with writing_folder(folder, stale_seconds=_STALE_SECONDS) as temporary:
         model = temporary / "model"
         signatures = build_signatures(outer, calibration)
         if format == "saved_model":
@@ -107,9 +103,6 @@ def export(
             except OSError:
                 if not version.exists():  # otherwise another export was faster: take the next
                     raise
-    finally:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(temporary)
 
 
 def _next_number(folder: Path) -> int:
@@ -145,14 +138,6 @@ def _check_same_kind(folder: Path, information: Mapping[str, Any], format: str) 
 
 def _brief(values: list[Any]) -> str:
     return ", ".join(map(str, values[:8])) + (", ..." if len(values) > 8 else "")
-
-
-def _remove_stale(folder: Path) -> None:
-    """Remove what killed exports left behind; no export takes an hour."""
-    for path in folder.glob(".writing-*"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                shutil.rmtree(path)
 
 
 def _write_saved_model(signatures: Mapping[str, Signature], path: Path) -> None:

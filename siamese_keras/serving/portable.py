@@ -21,13 +21,16 @@ import tensorflow as tf
 from siamese_keras.data.decode import decode_batch
 from siamese_keras.data.inputs import Batch
 from siamese_keras.errors import ArgumentError, ModelError, RequestError, plain_reason
-from siamese_keras.serving.client import MODEL_FILES, Ask, format_of, load_saved_model
+from siamese_keras.serving.client import Ask, load_saved_model
+from siamese_keras.serving.formats import MODEL_FILES, format_of
 from siamese_keras.terminal import held_stderr
 
 if TYPE_CHECKING:  # it imports Keras
     from siamese_keras.serving.signatures import Signature
 
-_NEEDED = {"litert": ("ai_edge_litert.interpreter",), "onnx": ("tf2onnx", "onnxruntime")}
+# What asks a model of each format, and what writes it beside that.
+_RUNTIMES = {"litert": "ai_edge_litert.interpreter", "onnx": "onnxruntime"}
+_CONVERTERS = {"onnx": "tf2onnx"}
 
 
 def check_format(format: str, quantize: str | None) -> None:
@@ -47,18 +50,19 @@ def check_format(format: str, quantize: str | None) -> None:
         raise ArgumentError(f"`quantize` must be int8 or None. Received: {quantize}")
     if quantize is not None and format != "litert":
         raise ArgumentError(f"`quantize` needs the format litert. Received: the format {format}")
-    _check_installed(format)
+    for modules in (_RUNTIMES, _CONVERTERS):
+        if format in modules:
+            _check_installed(modules[format], format)
 
 
-def _check_installed(format: str) -> None:
-    for module in _NEEDED.get(format, ()):
-        try:
-            importlib.import_module(module)
-        except ImportError:
-            raise ArgumentError(
-                f"The format {format} needs the package {module.partition('.')[0]}: "
-                f"pip install 'siamese-keras[{format}]'"
-            ) from None
+def _check_installed(module: str, format: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        raise ArgumentError(
+            f"The format {format} needs the package {module.partition('.')[0]}: "
+            f"pip install 'siamese-keras[{format}]'"
+        ) from None
 
 
 def write_litert(saved_model: Path, path: Path, *, quantize: str | None) -> None:
@@ -115,13 +119,12 @@ def load_version(version: Path) -> Ask:
     format = format_of(version)
     if format is None or format == "saved_model":
         return load_saved_model(version)
-    _check_installed(format)
+    _check_installed(_RUNTIMES[format], format)
     path = version / MODEL_FILES[format]
     try:
-        ask = (_load_litert if format == "litert" else _load_onnx)(path)
+        return (_load_litert if format == "litert" else _load_onnx)(path)
     except Exception as error:  # of many kinds, few of them documented
         raise ModelError(f"`{path}` cannot be loaded. {plain_reason(str(error))}") from None
-    return ask
 
 
 def _load_litert(path: Path) -> Ask:

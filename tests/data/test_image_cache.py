@@ -1,6 +1,7 @@
 """Decoded image files in a cache: the same pixels, decoded once, written whole or not at all."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from siamese_keras import load_dataset
 from siamese_keras.data import image_cache
 from siamese_keras.data.image_cache import default_image_size, load_pixels
 from siamese_keras.errors import ArgumentError
+
+HERE = Path("here")
 
 
 @pytest.fixture
@@ -38,21 +41,21 @@ def decoded(monkeypatch):
     return names
 
 
-def equal(a, b):
+def assert_equal(a, b):
     np.testing.assert_array_equal(a.images, b.images)
     assert (a.unread, a.flat, a.digests) == (b.unread, b.flat, b.digests)
 
 
 @pytest.mark.parametrize("color_mode", ["rgb", "grayscale", "auto"])
 def test_a_cache_holds_what_decoding_gives(paths, cache_dir, decoded, color_mode):
-    expected = load_pixels(paths, 8, color_mode)
+    expected = load_pixels(paths, HERE, 8, color_mode)
     assert expected.images.shape == (8, 8, 8, 1 if color_mode == "grayscale" else 3)
     assert list(expected.unread) == [2]
     assert expected.flat == [3]
     assert len(decoded) == 9
     for _ in range(2):
-        found = load_pixels(paths, 8, color_mode, cache_dir=cache_dir)
-        equal(found, expected)
+        found = load_pixels(paths, HERE, 8, color_mode, cache_dir=cache_dir)
+        assert_equal(found, expected)
         assert isinstance(found.images, np.memmap)
     assert len(decoded) == 18  # the second time from the cache
     (folder,) = cache_dir.iterdir()
@@ -62,7 +65,7 @@ def test_a_cache_holds_what_decoding_gives(paths, cache_dir, decoded, color_mode
 def test_gray_images_are_kept_gray(paths, cache_dir):
     for path in paths:
         Image.new("L", (9, 9), 7).save(path)
-    assert load_pixels(paths, 0, "auto", cache_dir=cache_dir).images.shape == (9, 9, 9, 1)
+    assert load_pixels(paths, HERE, 0, "auto", cache_dir=cache_dir).images.shape == (9, 9, 9, 1)
 
 
 def touch(paths):
@@ -77,22 +80,32 @@ def remove(paths):
     paths[0].unlink()
 
 
-@pytest.mark.parametrize("change", [touch, rewrite, remove])
+def add(paths):
+    Image.new("RGB", (30, 30), (9, 200, 30)).save(paths[0].with_name("new.png"))
+    paths.append(paths[0].with_name("new.png"))
+
+
+@pytest.mark.parametrize("change", [touch, rewrite, remove, add])
 def test_a_changed_file_is_decoded_anew_and_the_old_cache_goes(paths, cache_dir, decoded, change):
-    before = load_pixels(paths, 8, "rgb", cache_dir=cache_dir)
+    before = load_pixels(paths, HERE, 8, "rgb", cache_dir=cache_dir)
     pixels = before.images.copy()
     change(paths)
-    after = load_pixels(paths, 8, "rgb", cache_dir=cache_dir)
+    after = load_pixels(paths, HERE, 8, "rgb", cache_dir=cache_dir)
     assert len(decoded) >= 17
-    equal(after, load_pixels(paths, 8, "rgb"))
+    assert_equal(after, load_pixels(paths, HERE, 8, "rgb"))
     np.testing.assert_array_equal(before.images, pixels)  # who reads it goes on reading it
     assert len(list(cache_dir.iterdir())) == 1
 
 
 def test_other_settings_and_files_have_caches_of_their_own(paths, cache_dir, decoded):
-    asked = [(paths, 8, "rgb"), (paths, 8, "auto"), (paths, 9, "rgb"), (paths[:5], 8, "rgb")]
+    asked = [
+        (paths, HERE, 8, "rgb"),
+        (paths, HERE, 8, "auto"),
+        (paths, HERE, 9, "rgb"),
+        (paths[:5], Path("there"), 8, "rgb"),
+    ]
     for arguments in asked * 2:
-        equal(load_pixels(*arguments, cache_dir=cache_dir), load_pixels(*arguments))
+        assert_equal(load_pixels(*arguments, cache_dir=cache_dir), load_pixels(*arguments))
     assert len(list(cache_dir.iterdir())) == 4
 
 
@@ -115,12 +128,14 @@ def strange(folder):
 
 @pytest.mark.parametrize("damage", [cut, empty, of_another_type, strange])
 def test_a_damaged_cache_is_written_anew(paths, cache_dir, damage):
-    expected = load_pixels(paths, 8, "rgb", cache_dir=cache_dir)
+    expected = load_pixels(paths, HERE, 8, "rgb", cache_dir=cache_dir)
     pixels = expected.images.copy()
     (folder,) = cache_dir.iterdir()
     del expected
     damage(folder)
-    np.testing.assert_array_equal(load_pixels(paths, 8, "rgb", cache_dir=cache_dir).images, pixels)
+    np.testing.assert_array_equal(
+        load_pixels(paths, HERE, 8, "rgb", cache_dir=cache_dir).images, pixels
+    )
 
 
 def test_a_failure_leaves_nothing(paths, cache_dir, monkeypatch):
@@ -129,18 +144,43 @@ def test_a_failure_leaves_nothing(paths, cache_dir, monkeypatch):
 
     monkeypatch.setattr(image_cache, "reserve", full)
     with pytest.raises(OSError, match="No space"):
-        load_pixels(paths, 8, "rgb", cache_dir=cache_dir)
+        load_pixels(paths, HERE, 8, "rgb", cache_dir=cache_dir)
     assert list(cache_dir.iterdir()) == []
 
 
+def test_two_programs_at_once_write_one_cache(paths, cache_dir, monkeypatch):
+    """The other one is done first, between the end of our decoding and the publication."""
+    decode = image_cache._decode
+
+    def decode_and_be_overtaken(*arguments):
+        pixels = decode(*arguments)
+        monkeypatch.setattr(image_cache, "_decode", decode)
+        load_pixels(paths, HERE, 8, "rgb", cache_dir=cache_dir)
+        return pixels
+
+    monkeypatch.setattr(image_cache, "_decode", decode_and_be_overtaken)
+    found = load_pixels(paths, HERE, 8, "rgb", cache_dir=cache_dir)
+    assert_equal(found, load_pixels(paths, HERE, 8, "rgb"))
+    assert len(list(cache_dir.iterdir())) == 1
+
+
+def test_what_a_killed_program_left_goes_after_a_week(paths, cache_dir):
+    old, young = cache_dir / ".writing-old", cache_dir / ".writing-young"
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+    os.utime(old, (1, 1))
+    load_pixels(paths, HERE, 8, "rgb", cache_dir=cache_dir)
+    assert (old.exists(), young.exists()) == (False, True)
+
+
 def test_many_files_are_read_in_parts(paths, cache_dir, monkeypatch):
-    expected = load_pixels(paths, 8, "grayscale")
+    expected = load_pixels(paths, HERE, 8, "grayscale")
     monkeypatch.setattr(image_cache, "_CHUNK", 2)
-    equal(load_pixels(paths, 8, "grayscale", cache_dir=cache_dir), expected)
+    assert_equal(load_pixels(paths, HERE, 8, "grayscale", cache_dir=cache_dir), expected)
 
 
 def test_no_file_at_all(cache_dir):
-    assert load_pixels([], 8, "rgb").images.shape == (0, 8, 8, 3)
+    assert load_pixels([], HERE, 8, "rgb").images.shape == (0, 8, 8, 3)
 
 
 @pytest.mark.parametrize("options", [{}, {"unseen_classes": ["20%"]}])

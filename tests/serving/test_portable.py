@@ -195,6 +195,13 @@ def test_what_is_not_installed_is_named(small_versions, monkeypatch, tmp_path, f
     assert not (tmp_path / "m").exists()
 
 
+def test_a_converter_is_needed_to_write_alone(small_versions, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    load_version(small_versions["onnx"])
+    with pytest.raises(ArgumentError, match="The format onnx needs the package tf2onnx: pip"):
+        export(small_model(), CALIBRATION, tmp_path / "m", format="onnx")
+
+
 def test_a_damaged_file_is_named(tmp_path, form):
     path = tmp_path / FILES[form]
     for content in (b"", b"not a model", bytes(1000)):
