@@ -225,3 +225,15 @@ def test_one_channel_is_the_luminance_of_three(rng):
     np.testing.assert_array_equal(gray, luminance(color))
     every = np.repeat(np.arange(256, dtype=np.uint8)[:, np.newaxis, np.newaxis], 3, axis=2)
     np.testing.assert_array_equal(luminance(every), every[..., :1])
+
+
+@pytest.mark.parametrize("shape", [COLOR, GRAY], ids=["color", "gray"])
+@pytest.mark.parametrize("kind", ["opaque", "opaque gray", "transparent", "of another size"])
+def test_the_fitter_gives_the_pixels_of_the_graph(rng, shape, kind):
+    height, width, _ = shape
+    image = rng.integers(0, 256, (height + (kind == "of another size"), width, 4), np.uint8)
+    if kind == "opaque gray":
+        image[:] = image[..., :1]
+    if kind != "transparent":
+        image[..., 3] = 255
+    np.testing.assert_array_equal(photo_fitter(shape)(image), fit_image(tf.constant(image), shape))
