@@ -94,7 +94,7 @@ def pair_pipeline(
     batch_size: int = 128,
     seed: int = 0,
     epochs: int = 1,
-    first_epoch: int = 0,
+    first_step: int = 0,
     augment: Augmentation = "none",
     images_per_class: int = 1,
 ) -> tf.data.Dataset:
@@ -109,7 +109,8 @@ def pair_pipeline(
             dropped when it is not full, unless it is the only one.
         seed: Seed of all that is drawn.
         epochs: The epoch to stop before.
-        first_epoch: The epoch to begin with: a resumed training gives the one it has reached.
+        first_step: The step of all epochs to begin with: a training that is resumed gives the
+            number of steps that it has taken.
         augment: How images are changed at random, as `augment_images` has it.
         images_per_class: For `"all"`: how many images of a class stand together in a batch, half of
             them left and half right, as `grouped_order` has it; 1 draws images at random.
@@ -132,7 +133,7 @@ def pair_pipeline(
         batch_size=batch_size,
         seed=seed,
         epochs=epochs,
-        first_epoch=first_epoch,
+        first_step=first_step,
         augment=augment,
         images_per_class=images_per_class,
     )
@@ -146,7 +147,7 @@ def pairs_of(
     batch_size: int,
     seed: int,
     epochs: int = 1,
-    first_epoch: int = 0,
+    first_step: int = 0,
     augment: Augmentation = "none",
     images_per_class: int = 1,
 ) -> tf.data.Dataset:
@@ -159,7 +160,7 @@ def pairs_of(
         batch_size: As in `pair_pipeline`.
         seed: As in `pair_pipeline`.
         epochs: As in `pair_pipeline`.
-        first_epoch: As in `pair_pipeline`.
+        first_step: As in `pair_pipeline`.
         augment: As in `pair_pipeline`.
         images_per_class: As in `pair_pipeline`.
 
@@ -170,11 +171,11 @@ def pairs_of(
     steps = steps_per_epoch(kind, labels, batch_size)
 
     def index_batches() -> Iterator[tuple[np.ndarray, np.ndarray, tuple[int, int]]]:
-        for epoch in range(first_epoch, epochs):
+        for epoch in range(first_step // steps, epochs):
             left, right = _epoch_indices(
                 kind, labels, seed=seed, epoch=epoch, images_per_class=images_per_class
             )
-            for step in range(steps):
+            for step in range(max(first_step - epoch * steps, 0), steps):
                 batch = slice(step * batch_size, (step + 1) * batch_size)
                 yield left[batch], right[batch], (seed, epoch * steps + step)
 
@@ -202,7 +203,7 @@ def pairs_of(
     options.autotune.enabled = False
     return (
         tf.data.Dataset.from_generator(index_batches, output_signature=(indices, indices, seeds))
-        .apply(tf.data.experimental.assert_cardinality(steps * (epochs - first_epoch)))
+        .apply(tf.data.experimental.assert_cardinality(steps * epochs - first_step))
         .map(gather, num_parallel_calls=2)
         .prefetch(2)
         .with_options(options)

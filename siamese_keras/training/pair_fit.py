@@ -88,7 +88,7 @@ def fit_pairs(
         labels["train"],
         seed=config.seed,
         epochs=(first_epoch + config.epochs) * passes,
-        first_epoch=first_epoch * passes,
+        first_step=first_epoch * steps,
         augment=config.augment,
         **shape,
     )

@@ -78,27 +78,29 @@ def test_all_pairs_show_every_image_at_most_once_an_epoch(labels):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_epoch_is_a_function_of_seed_and_epoch(kind, labels):
-    def epochs(first, last, seed=0):
+def test_a_batch_is_a_function_of_seed_and_step(kind, labels):
+    def batches(first_step, seed=0):
         pipeline = pair_pipeline(
             picture_of(labels),
             labels,
             kind=kind,
             batch_size=8,
             seed=seed,
-            epochs=last,
-            first_epoch=first,
+            epochs=3,
+            first_step=first_step,
         )
+        assert pipeline.cardinality() == 3 * steps - first_step
         return [
             np.concatenate([x["left"], x["right"]])[:, 0, 0, 0]
             for x, _ in pipeline.as_numpy_iterator()
         ]
 
-    whole = epochs(0, 3)
-    resumed = epochs(2, 3)
-    np.testing.assert_array_equal(whole[-len(resumed) :], resumed)
-    assert not np.array_equal(whole[: len(resumed)], resumed)
-    assert not np.array_equal(whole, epochs(0, 3, seed=1))
+    steps = steps_per_epoch(kind, labels, 8)
+    whole = batches(0)
+    for first in (1, steps, 2 * steps + 1, 3 * steps - 1):
+        np.testing.assert_array_equal(whole[first:], batches(first))
+    assert not np.array_equal(whole[:steps], whole[2 * steps :])
+    assert not np.array_equal(whole, batches(0, seed=1))
 
 
 def test_classic_pipeline_shows_the_same_pairs_in_every_epoch(labels):
@@ -110,7 +112,7 @@ def test_classic_pipeline_shows_the_same_pairs_in_every_epoch(labels):
             batch_size=1,
             seed=0,
             epochs=epoch + 1,
-            first_epoch=epoch,
+            first_step=epoch * steps_per_epoch("classic", labels, 1),
         )
         return [
             (int(x["left"].max()), int(x["right"].max())) for x, _ in pipeline.as_numpy_iterator()
@@ -134,8 +136,9 @@ def test_batches_of_classes_and_images_have_same_pairs_across_the_sides():
     seen = []
     for epoch in range(2):
         pipeline = pair_pipeline(
-            images, labels, batch_size=16, images_per_class=4, epochs=epoch + 1, first_epoch=epoch
-        )
+            images, labels, batch_size=16, images_per_class=4, epochs=epoch + 1,
+            first_step=8 * epoch,
+        )  # fmt: skip
         for inputs, different in pipeline.as_numpy_iterator():
             left, right = (inputs[side][:, 0, 0, 0] for side in ("left", "right"))
             np.testing.assert_array_equal(different, labels[left][:, None] != labels[right])
@@ -236,7 +239,9 @@ def test_augmented_images_change_from_batch_to_batch_but_not_from_run_to_run(kin
         return [np.stack([x["left"], x["right"]]) for x, _ in pipeline.as_numpy_iterator()]
 
     epochs = batches(seed=0, epochs=4)
-    np.testing.assert_array_equal(epochs[-2:], batches(seed=0, epochs=4, first_epoch=3)[-2:])
+    for first in (1, len(epochs) - 2):
+        resumed = batches(seed=0, epochs=4, first_step=first)
+        np.testing.assert_array_equal(epochs[first:], resumed)
     np.testing.assert_array_equal(epochs, batches(seed=0, epochs=4))
     assert len({batch.tobytes() for batch in epochs}) == len(epochs)
     assert not np.array_equal(epochs, batches(seed=1, epochs=4))
