@@ -110,9 +110,7 @@ def _import_tensorflow_quietly() -> None:
 def add_config_options(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the options `--preset` and `--config`, and one for each field of `Config`."""
     start = parser.add_mutually_exclusive_group()
-    start.add_argument(
-        "--preset", choices=PRESETS, default="fast", help="settings to start from (default: fast)"
-    )
+    start.add_argument("--preset", choices=PRESETS, help="settings to start from (default: fast)")
     start.add_argument(
         "--config",
         type=local_path,
@@ -136,7 +134,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         else:
             keywords["type"] = _parser_of(hint)
             keywords["metavar"] = "N,N,..." if hint == tuple[int, ...] else field.name.upper()
-        groups[title].add_argument(_option_name(field.name), **keywords)
+        groups[title].add_argument(option_name(field.name), **keywords)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _presets_text()
 
@@ -146,16 +144,21 @@ def config_from_options(parser: argparse.ArgumentParser, options: argparse.Names
 
     A value out of range ends the program as argparse does: one line and exit status 2.
     """
-    names = {field.name for field in dataclasses.fields(Config)}
-    chosen = {name: value for name, value in vars(options).items() if name in names}
     try:
-        start = Config.load(options.config) if options.config else PRESETS[options.preset]
-        return dataclasses.replace(start, **chosen)
+        start = Config.load(options.config) if options.config else PRESETS[options.preset or "fast"]
+        return dataclasses.replace(start, **chosen_settings(options))
     except (ArgumentError, OSError) as error:
         parser.error(str(error))
 
 
-def _option_name(field: str) -> str:
+def chosen_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of `Config` that options were given for."""
+    names = {field.name for field in dataclasses.fields(Config)}
+    return {name: value for name, value in vars(options).items() if name in names}
+
+
+def option_name(field: str) -> str:
+    """Return the option of a field: `--batch-size` of `batch_size`."""
     return "--" + field.replace("_", "-")
 
 
@@ -174,7 +177,7 @@ def _presets_text() -> str:
         for field, value in dataclasses.asdict(config).items():
             if value == default[field]:
                 continue
-            option = _option_name(field)
+            option = option_name(field)
             if isinstance(value, bool):
                 differing.append(option if value else option.replace("--", "--no-", 1))
             else:

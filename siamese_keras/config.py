@@ -16,7 +16,7 @@ from siamese_keras.files import write_json
 # The one list of each setting's choices: read here, by the command line and by the library.
 ColorMode = Literal["auto", "rgb", "grayscale"]
 PairKind = Literal["all", "balanced", "classic", "random"]
-Augmentation = Literal["none", "shift", "flip-shift", "flip-shift-erase"]
+Augmentation = Literal["none", "shift", "shift-erase", "flip-shift", "flip-shift-erase"]
 Architecture = Literal["cnn", "resnet", "mlp", "silhouette-edges"]
 Pooling = Literal["flatten", "average", "max"]
 FlipAveraging = Literal["no", "yes", "auto"]
@@ -25,6 +25,7 @@ LossKind = Literal["contrastive", "multi-similarity", "semi-hard-triplet", "supe
 Weighting = Literal["uniform", "balanced", "nonzero"]
 Optimizer = Literal["adam", "muon", "rmsprop"]
 Schedule = Literal["constant", "warmup-cosine"]
+Keep = Literal["last", "best"]
 
 
 def _option(
@@ -188,6 +189,15 @@ class Config:
         "optimization",
         "steps to take at least: epochs of few images pass over them several times",
         at_least=0,
+    )
+    early_stopping: int = _option(
+        0,
+        "optimization",
+        "epochs without a higher ROC-AUC of validation pairs after which to stop; 0 = never",
+        at_least=0,
+    )
+    keep: Keep = _option(
+        "last", "optimization", "weights to keep: of the last epoch, or of that with the best AUC"
     )
     optimizer: Optimizer = _option("muon", "optimization", "optimizer")
     learning_rate: float = _option(

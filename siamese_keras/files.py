@@ -13,24 +13,43 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from siamese_keras.errors import ArgumentError, DataError
+
+COMMAND = "command.json"  # in the folder of a run: what `siamese-keras train` was asked for
+_LOCK = ".lock"
+_BEFORE_TRAINING = {_LOCK, COMMAND, "config.json"}  # what may be in a folder without a training
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path` and move it to `path` when the block succeeds.
 
-    A file that was at `path` stays as it was until then, and for good when the block fails.
+    A file that was at `path` stays as it was until then, and for good when the block fails. The
+    content is on the disk before the name is: a power failure leaves one of the two files, whole.
     """
     path = Path(path)
     folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
     try:
         yield folder / path.name
+        _to_disk(folder / path.name)
         (folder / path.name).replace(path)
+        with contextlib.suppress(OSError):  # not every file system can do that with a folder
+            _to_disk(path.parent)
     finally:
         with contextlib.suppress(OSError):
             (folder / path.name).unlink(missing_ok=True)
             folder.rmdir()
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk and not only in its cache."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -57,20 +76,54 @@ def writing_folder(parent: Path, *, stale_seconds: float) -> Iterator[Path]:
             shutil.rmtree(folder)
 
 
-def new_folder(path: str | os.PathLike[str]) -> Path:
-    """Make the folder `path`, or check that it is empty, and return it.
+@contextlib.contextmanager
+def locked_run(path: str | os.PathLike[str], *, resume: bool = False) -> Iterator[Path]:
+    """Keep the folder of a run to one training, in this and in other processes.
+
+    A training that was killed leaves nothing behind that would stand in the way of the next one.
+
+    Args:
+        path: The folder; it is made when it is missing. It must hold nothing but the settings of a
+            training that wrote nothing else, unless `resume`.
+        resume: Go on with what is in the folder.
+
+    Yields:
+        The folder.
 
     Raises:
-        ArgumentError: When it is not empty, or an address such as `gs://bucket`.
+        ArgumentError: When it is not empty, another training writes to it, there is nothing to go
+            on with, or it is an address such as `gs://bucket`.
         OSError: When it cannot be made.
     """
     if "://" in os.fspath(path):
         raise ArgumentError(f"`run_dir` must be a folder on this machine. Received: {path}")
     path = Path(path)
-    path.mkdir(parents=True, exist_ok=True)
-    if any(path.iterdir()):
+    if not resume:
+        path.mkdir(parents=True, exist_ok=True)
+    names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    if not resume and names - _BEFORE_TRAINING:
         raise ArgumentError(f"`run_dir` must be a new or empty folder. Received: `{path}`")
-    return path
+    if resume and not (names & {"checkpoints", COMMAND} or (names and names <= _BEFORE_TRAINING)):
+        raise ArgumentError(f"There is no training to resume in `{path}`: it has no checkpoints.")
+    try:  # one object for each folder: a program may lock it, and call `fit`, which does so again
+        lock = filelock.FileLock(path / _LOCK, timeout=0, is_singleton=True)
+        lock.acquire()
+    except filelock.Timeout:
+        raise ArgumentError(f"Another training writes to `{path}`.") from None
+    try:
+        for left in (*path.glob(".writing-*"), *path.glob("checkpoints/.writing-*")):
+            shutil.rmtree(left, ignore_errors=True)  # by a training that was killed
+        yield path
+    finally:
+        lock.release()
+
+
+def clear_unused(path: Path) -> None:
+    """Empty the folder of a training that has written nothing but its settings."""
+    with contextlib.suppress(OSError):
+        if {entry.name for entry in path.iterdir()} <= _BEFORE_TRAINING:
+            for name in _BEFORE_TRAINING:
+                (path / name).unlink(missing_ok=True)
 
 
 def check_output(path: str | os.PathLike[str], *suffixes: str) -> Path:

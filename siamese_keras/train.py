@@ -1,9 +1,11 @@
 """Train a Siamese network and score it.
 
     python -m siamese_keras.train [--preset NAME] [--run-dir FOLDER] [--export-dir saved_models]
+    python -m siamese_keras.train --resume FOLDER
 
 Writes a run: `config.json`, `model.json`, `base.keras`, `outer.keras`, `history.csv`,
-`false_accepts.csv`, `metrics.json`, `embeddings.npz` and `figures/`.
+`false_accepts.csv`, `metrics.json`, `embeddings.npz` and `figures/`; and, to resume it when it was
+killed, `command.json` and `checkpoints/`.
 """
 
 from __future__ import annotations
@@ -24,12 +26,14 @@ from siamese_keras.command_line import (
     config_from_options,
     local_path,
     make_parser,
+    option_name,
     run_program,
 )
 from siamese_keras.config import Config
 from siamese_keras.errors import ArgumentError
-from siamese_keras.files import new_folder, write_json
+from siamese_keras.files import clear_unused, locked_run, write_json
 from siamese_keras.progress import progress_line
+from siamese_keras.train_command import Command, resumable, resume_command, resumed_command
 
 if TYPE_CHECKING:
     from siamese_keras.data.splits import Dataset
@@ -52,6 +56,19 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
         "--run-dir", type=local_path, help="new folder to write to (default: runs/PRESET-TIME)"
     )
     parser.add_argument(
+        "--resume",
+        type=local_path,
+        metavar="RUN",
+        help="go on with a training that was killed or interrupted, with the options that it was "
+        "started with, or with more --epochs of a constant learning rate",
+    )
+    parser.add_argument(
+        "--checkpoint-minutes",
+        type=_minutes,
+        metavar="MINUTES",
+        help="save the training this often within an epoch, besides after each (default: 10)",
+    )
+    parser.add_argument(
         "--export-dir", type=local_path, help="also export a SavedModel to this folder's NAME/"
     )
     parser.add_argument(
@@ -71,35 +88,49 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
     )
     add_config_options(parser)
     options = parser.parse_args(argv)
-    config = config_from_options(parser, options)
+    if options.resume:
+        _refuse_with_resume(parser, options)
+    else:
+        command = Command.of_options(config_from_options(parser, options), options)
+        try:
+            for seed in command.seeds:
+                dataclasses.replace(command.config, seed=seed)
+        except ArgumentError as error:
+            parser.error(str(error))
     if options.seeds and (options.export_dir or "seed" in options):
         parser.error("argument --seeds: not allowed with --seed or --export-dir")
-    try:
-        configs = [dataclasses.replace(config, seed=seed) for seed in options.seeds or ()]
-    except ArgumentError as error:
-        parser.error(str(error))
     if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
         parser.error("argument --tensorboard: needs `pip install tensorboard`")
 
     def program() -> int:
-        run_dir = options.run_dir or _default_run_dir(options.config or options.preset)
-        new_folder(run_dir)  # before the data are read
+        if options.resume:
+            with resumable(options.resume), locked_run(options.resume, resume=True):
+                return _run(resumed_command(options.resume, options), options.resume, options)
+        run_dir = options.run_dir or _default_run_dir(options.config or options.preset or "fast")
         try:
-            from siamese_keras.data.datasets import load_config_dataset
-
-            dataset = load_config_dataset(
-                config, options.data_dir, cache_dir=options.cache_dir,
-                progress=progress_line("images"),
-            )  # fmt: skip
-            if configs:
-                return _train_seeds(configs, dataset, run_dir, options)
-            return 130 if _train(config, dataset, run_dir, options) is None else 0
+            with resumable(run_dir), locked_run(run_dir):
+                command.save(run_dir)
+                return _run(command, run_dir, options)
         finally:
+            clear_unused(run_dir)
             if options.run_dir is None:
                 with contextlib.suppress(OSError):
                     run_dir.rmdir()  # if nothing was written
 
     return run_program(program, traceback=options.traceback)
+
+
+def _run(command: Command, run_dir: Path, options: argparse.Namespace) -> int:
+    """Read the data and train; return the exit status."""
+    from siamese_keras.data.datasets import load_config_dataset
+
+    dataset = load_config_dataset(
+        command.config, command.data_dir, cache_dir=command.cache_dir,
+        progress=progress_line("images"),
+    )  # fmt: skip
+    if command.seeds:
+        return _train_seeds(command, dataset, run_dir, options)
+    return 130 if _train(command, command.config, dataset, run_dir, options) is None else 0
 
 
 def _seeds(text: str) -> list[int]:
@@ -108,6 +139,13 @@ def _seeds(text: str) -> list[int]:
     if len(set(seeds)) < max(len(parts), 2):
         raise argparse.ArgumentTypeError(f"expected two or more different seeds, not {text!r}")
     return seeds
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not minutes > 0:
+        raise argparse.ArgumentTypeError(f"expected a number greater than 0, not {text!r}")
+    return minutes
 
 
 def _default_run_dir(start: str | Path) -> Path:
@@ -124,8 +162,17 @@ def _default_run_dir(start: str | Path) -> Path:
     raise AssertionError
 
 
+def _refuse_with_resume(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    for name in ("run_dir", "preset", "config", "seeds"):
+        if getattr(options, name):
+            parser.error(
+                f"argument {option_name(name)}: not allowed with --resume, which goes on as the "
+                "run began"
+            )
+
+
 def _train(
-    config: Config, dataset: Dataset, run_dir: Path, options: argparse.Namespace
+    command: Command, config: Config, dataset: Dataset, run_dir: Path, options: argparse.Namespace
 ) -> dict[str, Any] | None:
     """Train, score and export; return the metrics, or None after an interrupt."""
     from siamese_keras.data.datasets import resolved_config
@@ -137,49 +184,52 @@ def _train(
         dataset,
         config,
         run_dir=run_dir,
-        tensorboard=options.tensorboard,
+        tensorboard=command.tensorboard,
         verbose="auto" if sys.stdout.isatty() else 2,
+        resume=options.resume is not None and run_dir.is_dir() and any(run_dir.iterdir()),
+        checkpoint_minutes=command.checkpoint_minutes,
     )
     if verifier.training["interrupted"]:
-        command = ["python", "-m", "siamese_keras.evaluate", str(run_dir)]
-        for option, path in (("--data-dir", options.data_dir), ("--cache-dir", options.cache_dir)):
-            command += [option, str(path)] if path else []
+        score = ["python", "-m", "siamese_keras.evaluate", str(run_dir)]
+        for option, path in (("--data-dir", command.data_dir), ("--cache-dir", command.cache_dir)):
+            score += [option, str(path)] if path else []
         print(
             f"\ninterrupted in epoch {verifier.training['epochs']} of {config.epochs}; the model "
-            f"is kept in {run_dir}\nscore it: {shlex.join(command)}"
+            f"is kept in {run_dir}\nscore it: {shlex.join(score)}\n"
+            f"resume:   {resume_command(options.resume or run_dir)}"
         )
         return None
-    report = verifier.evaluate(dataset, baselines=options.baselines)
+    report = verifier.evaluate(dataset, baselines=command.baselines)
     report.save(run_dir)
     print(f"\n{report}\n\nfit in {verifier.training['fit_seconds']:.0f} s")
     print(f"run:      {run_dir}")
-    if options.export_dir is not None:
-        print(f"exported: {verifier.export(options.export_dir / (options.name or verifier.name))}")
+    if command.export_dir is not None:
+        print(f"exported: {verifier.export(command.export_dir / (command.name or verifier.name))}")
     else:
-        name = ["--name", options.name] if options.name else []
-        command = ["python", "-m", "siamese_keras.export", str(run_dir), *name]
-        print(f"next:     {shlex.join(command)}")
+        name = ["--name", command.name] if command.name else []
+        export = ["python", "-m", "siamese_keras.export", str(run_dir), *name]
+        print(f"next:     {shlex.join(export)}")
     return report.metrics
 
 
 def _train_seeds(
-    configs: list[Config], dataset: Dataset, run_dir: Path, options: argparse.Namespace
+    command: Command, dataset: Dataset, run_dir: Path, options: argparse.Namespace
 ) -> int:
     import keras
 
     from siamese_keras.evaluation.report import summarize
 
     reports = []
-    seeds = [config.seed for config in configs]
-    for config in configs:
-        metrics = _train(config, dataset, run_dir / f"seed-{config.seed}", options)
+    for seed in command.seeds:
+        config = dataclasses.replace(command.config, seed=seed)
+        metrics = _train(command, config, dataset, run_dir / f"seed-{seed}", options)
         if metrics is None:
             return 130
         reports.append(metrics)
         keras.utils.clear_session()
     summary = summarize(reports)
-    write_json(run_dir / "summary.json", {"seeds": seeds, **summary})
-    print(f"\nmean and standard deviation over the seeds {', '.join(map(str, seeds))}")
+    write_json(run_dir / "summary.json", {"seeds": command.seeds, **summary})
+    print(f"\nmean and standard deviation over the seeds {', '.join(map(str, command.seeds))}")
     rows = [(g, k) for g in ("test", "unseen") for k in ("accuracy", "roc_auc", "eer", "ece")]
     for group, key in [*rows, ("retrieval", "recall_at_1"), ("retrieval", "map_at_r")]:
         if group in summary:

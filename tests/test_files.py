@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,7 +8,7 @@ import pytest
 from siamese_keras.errors import ArgumentError, DataError
 from siamese_keras.files import (
     atomic_path,
-    new_folder,
+    locked_run,
     read_columns,
     write_columns,
     write_json,
@@ -47,30 +49,66 @@ def test_nothing_written_is_an_error_and_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("as_type", [str, Path])
-def test_a_new_folder_is_made_with_its_parents_and_an_empty_one_is_taken(tmp_path, as_type):
-    folder = new_folder(as_type(tmp_path / "runs" / "a"))
-    assert folder == tmp_path / "runs" / "a"
-    assert folder.is_dir()
-    assert new_folder(folder) == folder
+def test_the_folder_of_a_run_is_made_with_its_parents_and_an_empty_one_is_taken(tmp_path, as_type):
+    for _ in range(2):
+        with locked_run(as_type(tmp_path / "runs" / "a")) as folder:
+            assert folder == tmp_path / "runs" / "a"
+            assert folder.is_dir()
 
 
-def test_a_folder_that_holds_something_is_refused_and_kept(tmp_path):
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_that_holds_something_else_is_refused_and_kept(tmp_path, resume):
     (tmp_path / ".precious").write_text("mine")
-    with pytest.raises(ArgumentError) as refused:
-        new_folder(tmp_path)
-    assert str(refused.value) == (
-        f"`run_dir` must be a new or empty folder. Received: `{tmp_path}`"
-    )
-    assert (tmp_path / ".precious").read_text() == "mine"
-    with pytest.raises(OSError, match="precious"):
-        new_folder(tmp_path / ".precious")
+    message = "There is no training to resume in" if resume else "must be a new or empty folder"
+    with pytest.raises(ArgumentError, match=message), locked_run(tmp_path, resume=resume):
+        pass
+    assert listing(tmp_path) == [".precious"]
+    with (
+        pytest.raises((OSError, ArgumentError), match="precious"),
+        locked_run(tmp_path / ".precious", resume=resume),
+    ):
+        pass
 
 
 def test_an_address_is_not_made_into_a_local_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ArgumentError, match=r"on this machine\. Received: gs://bucket/run"):
-        new_folder("gs://bucket/run")
+    message = r"on this machine\. Received: gs://bucket/run"
+    with pytest.raises(ArgumentError, match=message), locked_run("gs://bucket/run"):
+        pass
     assert listing(tmp_path) == []
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_two_trainings_into_one_folder_are_refused_and_a_killed_one_is_not_in_the_way(
+    tmp_path, resume
+):
+    program = (
+        "import sys, time; from siamese_keras.files import locked_run\n"
+        "with locked_run(sys.argv[1]): print('locked', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE
+    ) as other:
+        try:
+            assert other.stdout.readline() == b"locked\n"
+            with (
+                pytest.raises(ArgumentError, match=f"Another training writes to `{tmp_path}`"),
+                locked_run(tmp_path, resume=resume),
+            ):
+                pass
+        finally:
+            other.kill()
+    with locked_run(tmp_path, resume=resume), locked_run(tmp_path, resume=resume):
+        pass  # the second one as `fit` does within the program that holds the first one
+
+
+def test_what_a_killed_training_was_writing_is_removed_when_it_is_resumed(tmp_path):
+    for folder in (tmp_path, tmp_path / "checkpoints"):
+        (folder / ".writing-abc").mkdir(parents=True)
+        (folder / ".writing-abc" / "half").write_text("ha")
+    with locked_run(tmp_path, resume=True):
+        assert listing(tmp_path) == [".lock", "checkpoints"]
+        assert listing(tmp_path / "checkpoints") == []
 
 
 def test_json_is_written_as_others_read_it(tmp_path):

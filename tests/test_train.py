@@ -22,6 +22,7 @@ from siamese_keras.errors import DataError, TrainingError
 from siamese_keras.evaluation import report
 from siamese_keras.files import write_json
 from siamese_keras.train import main
+from siamese_keras.train_command import Command
 from siamese_keras.training import trainer
 
 DATA = ["--dataset", "idx", "--data-dir", str(SAMPLE), "--validation-size", "100"]
@@ -47,38 +48,57 @@ def start(folder, *arguments):
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory):
-    """Two trainings at once, since each takes seconds to start: one whole, one to interrupt."""
+    """Trainings at once, since each takes seconds to start: a whole one, and others to end."""
     if os.name != "posix":
         pytest.skip("signals")
     folder = tmp_path_factory.mktemp("processes")
     exported = ("--export-dir", folder / "models")
     started = [
-        start(folder, "--epochs", 1, "--run-dir", folder / "whole", *exported),
+        start(folder, "--epochs", 4, "--run-dir", folder / "whole", *exported),
         start(folder, "--epochs", 2000, "--run-dir", folder / "interrupted"),
+        start(folder, "--epochs", 2000, "--run-dir", folder / "terminated"),
     ]
     watchdogs = [threading.Timer(240, process.kill) for process in started]
     for watchdog in watchdogs:
         watchdog.start()
-    yield SimpleNamespace(folder=folder, whole=started[0], interrupted=started[1])
+    whole, interrupted, terminated = started
+    yield SimpleNamespace(
+        folder=folder, whole=whole, interrupted=interrupted, terminated=terminated
+    )
     for process, watchdog in zip(started, watchdogs, strict=True):
         watchdog.cancel()
         process.kill()
         process.wait()
 
 
-def test_ctrl_c_on_the_command_line_ends_with_a_run_and_status_130(processes):
-    process = processes.interrupted
+def send_in_epoch(process, epoch, number):
     for line in process.stdout:
-        if line.startswith("Epoch 3/"):
-            process.send_signal(signal.SIGINT)
+        if line.startswith(f"Epoch {epoch}/"):
+            process.send_signal(number)
             break
-    out, err = process.communicate()
-    assert process.returncode == 130, err
+    return process.communicate()
+
+
+def test_ctrl_c_on_the_command_line_ends_with_a_run_and_status_130(processes):
+    out, err = send_in_epoch(processes.interrupted, 3, signal.SIGINT)
+    assert processes.interrupted.returncode == 130, err
     assert err == ""
-    assert f"of 2000; the model is kept in {processes.folder / 'interrupted'}\n" in out
-    training = load_verifier(processes.folder / "interrupted").training
+    run = processes.folder / "interrupted"
+    assert f"of 2000; the model is kept in {run}\n" in out
+    training = load_verifier(run).training
     assert training["interrupted"]
     assert f"interrupted in epoch {training['epochs']} of 2000" in out
+    assert out.endswith(f"resume:   python -m siamese_keras.train --resume {run}\n")
+
+
+def test_sigterm_on_the_command_line_saves_and_says_how_to_resume(processes):
+    _, err = send_in_epoch(processes.terminated, 3, signal.SIGTERM)
+    assert processes.terminated.returncode == 143
+    run = processes.folder / "terminated"
+    assert err == f"\nresume: python -m siamese_keras.train --resume {run}\n"
+    *_, newest = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert newest >= "epoch-000002"
+    assert not (run / "outer.keras").exists()
 
 
 def test_the_command_line_trains_scores_and_exports(processes, sample):
@@ -98,6 +118,27 @@ def test_the_command_line_trains_scores_and_exports(processes, sample):
     assert (run / "embeddings.npz").is_file()
     repeated = load_verifier(run).evaluate(sample).metrics
     assert repeated["test"]["roc_auc"] == pytest.approx(metrics["test"]["roc_auc"], abs=1e-6)
+
+
+def test_a_killed_training_is_resumed_by_one_option_and_ends_as_the_whole_one(processes, capsys):
+    killed, whole = (processes.folder / name for name in ("killed", "whole"))
+    models = processes.folder / "models"
+    process = start(processes.folder, "--epochs", 4, "--run-dir", killed, "--export-dir", models)
+    send_in_epoch(process, 3, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (killed / "model.json").exists()
+    assert main(["--resume", str(killed)]) == 0
+    version = processes.folder / "models" / "fashion-mnist-sample" / "2"
+    assert capsys.readouterr().out.endswith(f"exported: {version}\n")
+    for name in ("history.csv", "classes.csv", "config.json", "false_accepts.csv"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes()
+    metrics = [json.loads((run / "metrics.json").read_text()) for run in (killed, whole)]
+    for found in metrics:
+        del found["seconds"], found["training"]["fit_seconds"]
+    assert metrics[0] == metrics[1]
+    weights = [load_verifier(run).base_model.get_weights() for run in (killed, whole)]
+    for found, expected in zip(*weights, strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 class FakeVerifier:
@@ -205,8 +246,9 @@ def test_after_an_interrupt_the_command_that_scores_can_be_copied(fits, capsys, 
     fits.interrupted = True
     (tmp_path / "my data").symlink_to(SAMPLE)
     assert run("--run-dir", "a b", "--data-dir", "my data", "--epochs", 3) == 130
-    *_, said, command = capsys.readouterr().out.splitlines()
+    *_, said, command, resume = capsys.readouterr().out.splitlines()
     assert said == "interrupted in epoch 2 of 3; the model is kept in a b"
+    assert resume == "resume:   python -m siamese_keras.train --resume 'a b'"
     assert command.startswith("score it: ")
     assert shlex.split(command)[2:] == [
         "python", "-m", "siamese_keras.evaluate", "a b", "--data-dir", "my data",
@@ -372,3 +414,96 @@ def test_a_folder_needs_no_options_and_the_run_records_what_was_chosen(tmp_path,
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["image_size"], config["color_mode"]) == (28, "grayscale")
     assert evaluate.main([str(tmp_path / "run"), "--data-dir", str(tmp_path / "photos")]) == 0
+
+
+def saved_command(folder, **others):
+    """Write what a training that was killed at once leaves behind, and return its folder."""
+    command = Command(TINY, data_dir=SAMPLE, name="mine", baselines=True)
+    run = folder / "run"
+    run.mkdir()
+    command.save(run)
+    content = json.loads((run / "command.json").read_text())
+    write_json(run / "command.json", {**content, **others})
+    return run
+
+
+@pytest.mark.usefixtures("capsys")
+def test_a_resumed_training_has_the_options_that_it_was_started_with(fits, tmp_path):
+    assert run("--epochs", 3, "--run-dir", "run", "--baselines", "--checkpoint-minutes", 2) == 0
+    assert main(["--resume", "run"]) == 0
+    first, resumed = fits.calls
+    assert (first.resume, resumed.resume) == (False, True)
+    assert resumed.config == first.config == TINY
+    assert resumed.dataset.fingerprint == first.dataset.fingerprint
+    assert resumed.checkpoint_minutes == 2.0
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["baselines"] == {"all": 1}
+
+
+def test_a_training_of_several_seeds_is_resumed(fits, tmp_path, capsys):
+    fits.interrupted = True
+    assert run("--seeds", "3,5", "--run-dir", tmp_path / "seeds") == 130
+    (tmp_path / "seeds" / "seed-3" / "history.csv").write_text("")
+    assert "resume:   python -m siamese_keras.train --resume" in capsys.readouterr().out
+    fits.interrupted = False
+    assert main(["--resume", str(tmp_path / "seeds")]) == 0
+    assert [(call.config.seed, call.resume) for call in fits.calls] == [
+        (3, False), (3, True), (5, False)
+    ]  # fmt: skip
+    assert (tmp_path / "seeds" / "summary.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        (["--margin", "2"], 1, "keeps its settings. Received: --margin 2.0, before 1.2"),
+        (["--filters", "8", "--seed", "1"], 1, "--filters (8,), before (4, 8); --seed 1, before 0"),
+        (["--preset", "best"], 2, "argument --preset: not allowed with --resume"),
+        (["--seeds", "1,2"], 2, "argument --seeds: not allowed with --resume"),
+        (["--run-dir", "other"], 2, "argument --run-dir: not allowed with --resume"),
+        (["--checkpoint-minutes", "0"], 2, "expected a number greater than 0, not '0'"),
+    ],
+)
+def test_options_that_contradict_the_run_are_named(capfd, tmp_path, options, status, message):
+    folder = saved_command(tmp_path)
+    before = (folder / "command.json").read_bytes()
+    found, line = refused(capfd, "--resume", folder, *options)
+    assert message in line
+    assert found == status
+    assert (folder / "command.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"config": None},
+        {"config": {"margin": "wide"}},
+        {"config": {"__class__": 3}},
+        {"data_dir": 3},
+        {"seeds": [0.5]},
+        {"seeds": 3},
+        {"baselines": "yes"},
+        {"shell": "rm -rf /"},
+        {"checkpoint_minutes": None},
+    ],
+)
+def test_a_crafted_command_is_one_line(capfd, tmp_path, content):
+    _, line = refused(capfd, "--resume", saved_command(tmp_path, **content))
+    assert "must" in line or "`command.json` is damaged" in line or "command.json` is dam" in line
+
+
+@pytest.mark.parametrize("content", ["", "[]", "[" * 100000, '{"config": '])
+def test_a_command_that_is_no_json_object_is_one_line(capfd, tmp_path, content):
+    (saved_command(tmp_path) / "command.json").write_text(content)
+    _, line = refused(capfd, "--resume", tmp_path / "run")
+    assert "command.json` is damaged" in line
+
+
+def test_there_must_be_something_to_resume(capfd, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    for folder in (tmp_path, tmp_path / "missing"):
+        status, line = refused(capfd, "--resume", folder)
+        assert status == 1
+        assert line == (
+            f"error: There is no training to resume in `{folder}`: it has no checkpoints."
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt"]

@@ -17,8 +17,8 @@ def augment_images(images: tf.Tensor, seed: tf.Tensor, kind: Augmentation) -> tf
     Args:
         images: uint8 `[batch, height, width, channels]`.
         seed: int `[2]`: the same seed gives the same images.
-        kind: `"none"`; `"shift"` for `shift`; `"flip-shift"` for `flip_and_shift`; or
-            `"flip-shift-erase"` for `erase` after it.
+        kind: `"none"`; `"shift"` for `shift`; `"flip-shift"` for `flip_and_shift`;
+            `"shift-erase"` and `"flip-shift-erase"` for `erase` after them.
 
     Returns:
         The same shape and type.
@@ -30,10 +30,9 @@ def augment_images(images: tf.Tensor, seed: tf.Tensor, kind: Augmentation) -> tf
     if kind == "none":
         return images
     shift_seed, erase_seed = tf.unstack(tf.random.split(seed, 2))
-    if kind == "shift":
-        return shift(images, shift_seed)
-    images = flip_and_shift(images, shift_seed)
-    return erase(images, erase_seed) if kind == "flip-shift-erase" else images
+    change = flip_and_shift if kind.startswith("flip") else shift
+    images = change(images, shift_seed)
+    return erase(images, erase_seed) if kind.endswith("erase") else images
 
 
 def flip_and_shift(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

@@ -68,8 +68,18 @@ def calibrate_embeddings(embeddings: np.ndarray, labels: np.ndarray) -> Calibrat
 
 def validation_auc(embed: Embedder, validation: Split) -> float:
     """Return the ROC-AUC of the pairs that `calibrate` takes."""
-    pairs = calibration_pairs(validation.labels)
-    distance = metrics.pair_distances(embed(validation.images), pairs)
+    return embeddings_auc(embed(validation.images), validation.labels)
+
+
+def embeddings_auc(embeddings: np.ndarray, labels: np.ndarray) -> float:
+    """Return the same ROC-AUC of embeddings `[n, embedding_dim]` of the images.
+
+    It is NaN when an embedding is.
+    """
+    pairs = calibration_pairs(labels)
+    distance = metrics.pair_distances(embeddings, pairs)
+    if not np.isfinite(distance).all():
+        return float("nan")
     return float(roc_auc_score(pairs.different, distance))
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
+import signal
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -18,16 +19,26 @@ from siamese_keras.data.pipeline import (
     steps_per_epoch,
 )
 from siamese_keras.data.splits import Dataset
+from siamese_keras.models.outer_model import base_model_of
 from siamese_keras.training.batch_losses import (
     MultiSimilarityLoss,
     SupervisedContrastiveLoss,
     TripletSemiHardLoss,
 )
-from siamese_keras.training.callbacks import CollapseMonitor, StopOnInterrupt
+from siamese_keras.training.callbacks import (
+    Checkpoints,
+    Guard,
+    History,
+    KeepBest,
+    StopOnSignal,
+    ValidationAUC,
+    is_stale,
+)
 from siamese_keras.training.losses import ContrastiveLoss
 from siamese_keras.training.metrics import pair_metrics
 from siamese_keras.training.mixed_precision import bfloat16_convolutions
 from siamese_keras.training.optimizer import build_optimizer
+from siamese_keras.training.state import TrainingState
 
 _log = logging.getLogger(__name__)
 
@@ -39,13 +50,16 @@ def fit_pairs(
     outer: keras.Model,
     values: Mapping[str, np.ndarray],
     config: Config,
+    *,
     dataset: Dataset,
     callbacks: Sequence[keras.callbacks.Callback],
     verbose: str | int,
-    *,
+    state: TrainingState,
     first_epoch: int = 0,
-) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Fit an outer model to pairs.
+    history_file: Path | None = None,
+    checkpoint_minutes: float = 10.0,
+) -> dict[str, Any]:
+    """Fit an outer model to pairs, or go on where the state says.
 
     Args:
         outer: The outer model.
@@ -54,10 +68,17 @@ def fit_pairs(
         dataset: The labels of the values.
         callbacks: Further callbacks for `fit`.
         verbose: As in `keras.Model.fit`.
+        state: Where the training is; it is brought up to date and saved.
         first_epoch: Number of the first epoch.
+        history_file: CSV file for the history.
+        checkpoint_minutes: Minutes between checkpoints within an epoch.
 
     Returns:
-        Of each figure the value after every epoch; and facts, as `Verifier.training` has them.
+        Facts, as `Verifier.training` has them.
+
+    Raises:
+        TrainingError: When the loss is not finite or the embedding collapses.
+        ArgumentError: When the state is of epochs of another length.
     """
     labels = {part: dataset.splits[part].labels for part in values}
     batch_size, images_per_class = _batches(config, labels["train"])
@@ -65,54 +86,86 @@ def fit_pairs(
     passes = passes_per_epoch(pass_steps, config.epochs, config.min_steps)
     steps = passes * pass_steps
     planned = steps * config.epochs
+    last_epoch = first_epoch + config.epochs
     if passes > 1:
         _log.info(
             "There are few images: each of %d epochs passes over them %d times (min_steps).",
             config.epochs,
             passes,
         )
+    metrics = pair_metrics(config.margin, config.positive_margin)
     outer.compile(
         optimizer=build_optimizer(
             config.optimizer, config.learning_rate, schedule=config.schedule, steps=planned
         ),
         loss=_loss(config),
-        metrics=pair_metrics(config.margin, config.positive_margin),
+        metrics=metrics,
     )
+    outer.optimizer.build(outer.trainable_variables)  # or the step would be traced twice
+    epoch, step = state.begin(first_epoch)
+    if (epoch, step) != (first_epoch, 0):
+        state.check_steps(steps)
+        state.restore(outer, metrics)
     shape: dict[str, Any] = {
         "kind": config.pairs,
         "batch_size": batch_size,
         "images_per_class": images_per_class,
     }
-    training_pairs = pairs_of(
-        values["train"],
-        labels["train"],
-        seed=config.seed,
-        epochs=(first_epoch + config.epochs) * passes,
-        first_step=first_epoch * steps,
-        augment=config.augment,
-        **shape,
-    )
     validation_pairs = pairs_of(
         values["validation"], labels["validation"], seed=_VALIDATION_SEED, **shape
-    )
-    started = time.perf_counter()
-    outer.optimizer.build(outer.trainable_variables)  # or the step would be traced twice
-    with bfloat16_convolutions(config.bfloat16) as bfloat16, StopOnInterrupt() as stop:
-        fitted = outer.fit(
-            training_pairs,
-            epochs=first_epoch + config.epochs,
-            initial_epoch=first_epoch,
-            steps_per_epoch=steps,
-            validation_data=validation_pairs.cache(),
-            callbacks=[*callbacks, CollapseMonitor(config.margin), stop],
-            shuffle=False,  # the pipeline does
-            verbose=verbose,
-        )
-    history = {name: [float(v) for v in found] for name, found in fitted.history.items()}
-    return history, {
-        "fit_seconds": round(time.perf_counter() - started, 2),
-        "epochs": len(history.get("loss", ())),
-        "interrupted": stop.requested and int(outer.optimizer.iterations) < planned,
+    ).cache()
+    # Outside of a run there is nothing to save: SIGTERM ends the program as usual.
+    signals = [signal.SIGINT, *([signal.SIGTERM] if state.has_folder else [])]
+    with bfloat16_convolutions(config.bfloat16) as bfloat16, StopOnSignal(signals) as stop:
+        all_callbacks = [
+            ValidationAUC(base_model_of(outer), values["validation"], labels["validation"]),
+            *callbacks,
+            History(state.history, history_file),
+            Guard(config.margin),
+            KeepBest(state, patience=config.early_stopping, keep_weights=config.keep == "best"),
+            Checkpoints(
+                state, metrics, steps_per_epoch=steps, first_step=step,
+                minutes=checkpoint_minutes, stop=stop,
+            ),
+            stop,
+        ]  # fmt: skip
+
+        def fit_epochs(first: int, last: int, *, done: int = 0) -> bool:
+            """Fit epochs, the first one without the steps that are done; return whether to stop."""
+            training_pairs = pairs_of(
+                values["train"],
+                labels["train"],
+                seed=config.seed,
+                epochs=last * passes,
+                first_step=first * steps + done,
+                augment=config.augment,
+                **shape,
+            )
+            outer.fit(
+                training_pairs,
+                epochs=last,
+                initial_epoch=first,
+                steps_per_epoch=steps - done,
+                validation_data=validation_pairs,
+                callbacks=all_callbacks,
+                shuffle=False,  # the pipeline does
+                verbose=verbose,
+            )
+            return outer.stop_training
+
+        stopped = is_stale(state, epoch, config.early_stopping)
+        if step and not stopped:
+            stopped = fit_epochs(epoch, epoch + 1, done=step)
+            epoch += 1
+        if epoch < last_epoch and not stopped:
+            fit_epochs(epoch, last_epoch)
+    iterations = int(outer.optimizer.iterations)
+    if state.best_weights and config.keep == "best":
+        outer.set_weights(state.best_weights)
+    return {
+        "fit_seconds": round(state.seconds, 2),
+        "epochs": len(state.history.get("loss", ())),
+        "interrupted": stop.requested is not None and iterations < planned,
         "bfloat16": bfloat16,
         "images_per_class": images_per_class,
     }

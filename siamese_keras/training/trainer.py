@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import logging
 import os
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -17,15 +19,15 @@ from siamese_keras.data.pairs import check_labels
 from siamese_keras.data.splits import Dataset, Split
 from siamese_keras.errors import ArgumentError, SiameseKerasError, TrainingError
 from siamese_keras.evaluation.protocol import calibrate_embeddings, validation_auc
-from siamese_keras.files import new_folder
+from siamese_keras.files import locked_run
 from siamese_keras.models.backbone import build_backbone, build_head, unfreeze, with_head
 from siamese_keras.models.base_model import build_base_model, extend_base_model
 from siamese_keras.models.false_accepts import count_false_accepts
 from siamese_keras.models.outer_model import build_outer_model, pair_model
 from siamese_keras.presets import as_config
 from siamese_keras.runs import save_models
-from siamese_keras.training.callbacks import HistoryFile
 from siamese_keras.training.pair_fit import fit_pairs
+from siamese_keras.training.state import TrainingState
 from siamese_keras.verifier import Verifier
 
 _log = logging.getLogger(__name__)
@@ -43,33 +45,46 @@ def fit(
     seed: int | None = None,
     tensorboard: bool = False,
     verbose: str | int = "auto",
+    resume: bool = False,
+    checkpoint_minutes: float = 10.0,
 ) -> Verifier:
     """Train a Siamese network.
 
+    With `run_dir` a checkpoint is written after every epoch, and within epochs that take long. A
+    training that was killed goes on from there with `resume`, and ends with the same weights, bit
+    for bit, as one that was not killed, on the same machine.
+
     Ctrl-C ends the training, not the function: the model is kept, and
-    `verifier.training["interrupted"]` is True. Seeds Python's, NumPy's and TensorFlow's global
-    random generators.
+    `verifier.training["interrupted"]` is True. SIGTERM acts as usual, but a checkpoint is written
+    before. Seeds Python's, NumPy's and TensorFlow's global random generators.
 
     Args:
         dataset: Images of all classes, unseen ones too. With validation and test classes that
             training does not show, threshold and report are of these.
         config: The settings, or the name of a preset.
-        run_dir: Folder to write the run to, new or empty; without it nothing is written.
+        run_dir: Folder to write the run to, new or empty unless `resume`; without it nothing is
+            written.
         base_model: A functional Keras model of your own, image -> embedding, in place of the one
             that `config` describes. It is trained, not copied.
         callbacks: Further callbacks for `fit`.
         seed: Seed to use instead of `config.seed`.
         tensorboard: Write TensorBoard logs into the run as well.
         verbose: As in `keras.Model.fit`.
+        resume: Go on from the newest checkpoint in `run_dir`, with the same dataset, settings and
+            `base_model`; from the beginning when it has none yet. `epochs` alone may differ, with
+            a constant learning rate. What callbacks of your own note is not in a checkpoint.
+        checkpoint_minutes: Minutes between checkpoints within an epoch.
 
     Returns:
         The trained verifier; saved when `run_dir` is given.
 
     Raises:
-        ArgumentError: When `run_dir` is not empty or dataset and settings do not fit.
+        ArgumentError: When `run_dir` is not empty, or another training writes to it, or dataset and
+            settings do not fit, or are not those of the checkpoint.
         DataError: When a split has fewer than two classes, or one image of each.
-        TrainingError: When the training diverged or the model does not separate same from
-            different pairs. The models are in `run_dir` even then.
+        TrainingError: When the loss is no longer finite, the embedding collapses or the model does
+            not separate same from different pairs. The models are in `run_dir` even then, with the
+            weights of the last good epoch.
         OSError: When the run cannot be written.
     """
     if keras.backend.backend() != "tensorflow":
@@ -84,49 +99,96 @@ def fit(
     seen, unseen = hold_out_classes(dataset, config.unseen_classes)
     for split in (*seen.splits.values(), *([] if unseen is None else [unseen])):
         check_labels(split.labels)  # now rather than after the training
-    folder = None if run_dir is None else new_folder(run_dir)
+    if not checkpoint_minutes > 0:
+        raise ArgumentError(
+            f"`checkpoint_minutes` must be greater than 0. Received: {checkpoint_minutes}"
+        )
+    if resume and run_dir is None:
+        raise ArgumentError("`resume` needs the `run_dir` of the training to go on with.")
+    if run_dir is None:
+        return _fit(dataset, seen, config, None, base_model, callbacks, verbose)
+    with locked_run(run_dir, resume=resume) as folder:
+        return _fit(
+            dataset, seen, config, folder, base_model, callbacks, verbose,
+            resume=resume, tensorboard=tensorboard, checkpoint_minutes=checkpoint_minutes,
+        )  # fmt: skip
 
+
+def _fit(
+    dataset: Dataset,
+    seen: Dataset,
+    config: Config,
+    folder: Path | None,
+    base_model: keras.Model | None,
+    callbacks: Sequence[keras.callbacks.Callback],
+    verbose: str | int,
+    *,
+    resume: bool = False,
+    tensorboard: bool = False,
+    checkpoint_minutes: float = 10.0,
+) -> Verifier:
+    """Train and calibrate, in a folder that no other training writes to."""
+    checkpoints = None if folder is None else folder / "checkpoints"
+    state = TrainingState(config, dataset.fingerprint, checkpoints)
+    if resume:
+        state.resume()
     keras.utils.set_random_seed(config.seed)
-    written: list[keras.callbacks.Callback] = []
     if folder is not None:
-        written.append(HistoryFile(folder / "history.csv"))
-        if tensorboard:
-            written.append(keras.callbacks.TensorBoard(folder / "tensorboard"))
-    callbacks = [*callbacks, *written]
-    if config.backbone and base_model is None:
-        base, history, facts = _fit_with_backbone(config, seen, callbacks, verbose)
-    else:
-        base, history, facts = _fit_whole(config, seen, base_model, callbacks, verbose)
-    outer = build_outer_model(base)
-    verifier = Verifier.of_model(
-        outer,
-        None,
-        config=config,
-        class_names=dataset.class_names,
-        name=dataset.name,
-        training={**facts, "data": dataset.fingerprint, "images": _sizes(dataset)},
-        history=history,
+        config.save(folder / "config.json")
+    if tensorboard and folder is not None:
+        callbacks = [*callbacks, keras.callbacks.TensorBoard(folder / "tensorboard")]
+    fit_stage = functools.partial(
+        fit_pairs,
+        dataset=seen,
+        callbacks=callbacks,
+        verbose=verbose,
+        state=state,
+        history_file=None if folder is None else folder / "history.csv",
+        checkpoint_minutes=checkpoint_minutes,
     )
-    try:
+    with _saved_when_it_fails(folder, config) as built:
+        if config.backbone and base_model is None:
+            base, facts = _fit_with_backbone(config, seen, state, fit_stage, built)
+        else:
+            base, facts = _fit_whole(config, seen, base_model, state, fit_stage, built)
+        built.append(base)
+        verifier = Verifier.of_model(
+            build_outer_model(base),
+            None,
+            config=config,
+            class_names=dataset.class_names,
+            name=dataset.name,
+            training={**facts, "data": dataset.fingerprint, "images": _sizes(dataset)},
+            history=state.history,
+        )
         embeddings, labels = verifier.embed(seen.validation.images), seen.validation.labels
         verifier.calibration = calibrate_embeddings(embeddings, labels)
-    except TrainingError:
-        if folder is not None:
-            save_models(folder, config, outer)
-        raise
     verifier.false_accepts = count_false_accepts(embeddings, labels)
     if folder is not None:
         verifier.save(folder)
     return verifier
 
 
+@contextlib.contextmanager
+def _saved_when_it_fails(folder: Path | None, config: Config) -> Iterator[list[keras.Model]]:
+    """Yield a list for base models; write the last one to the run when the training fails."""
+    built: list[keras.Model] = []
+    try:
+        yield built
+    except TrainingError:
+        if folder is not None and built:
+            save_models(folder, config, build_outer_model(built[-1]))
+        raise
+
+
 def _fit_whole(
     config: Config,
     dataset: Dataset,
     base_model: keras.Model | None,
-    callbacks: Sequence[keras.callbacks.Callback],
-    verbose: str | int,
-) -> tuple[keras.Model, dict[str, list[float]], dict[str, Any]]:
+    state: TrainingState,
+    fit_stage: Callable[..., dict[str, Any]],
+    built: list[keras.Model],
+) -> tuple[keras.Model, dict[str, Any]]:
     """Fit the base model that `config` describes, or one that is given.
 
     Kept features and averaging come in after the training, which is of the embedding alone and
@@ -145,20 +207,23 @@ def _fit_whole(
                 f"{dataset.image_shape}, as the dataset has them. Received: input_shape={shape}"
             )
         _extended(base, config)  # raises now, not after the training, when that cannot be done
+    built.append(base)
     outer = build_outer_model(base, all_pairs=config.pairs == "all")
     values = {part: split.images for part, split in dataset.splits.items() if part != "test"}
-    history, facts = fit_pairs(outer, values, config, dataset, callbacks, verbose)
-    return _chosen_extension(base, config, dataset.validation), history, facts
+    state.start_clock()
+    facts = fit_stage(outer, values, config)
+    return _chosen_extension(base, config, dataset.validation), facts
 
 
 def _fit_with_backbone(
     config: Config,
     dataset: Dataset,
-    callbacks: Sequence[keras.callbacks.Callback],
-    verbose: str | int,
-) -> tuple[keras.Model, dict[str, list[float]], dict[str, Any]]:
+    state: TrainingState,
+    fit_stage: Callable[..., dict[str, Any]],
+    built: list[keras.Model],
+) -> tuple[keras.Model, dict[str, Any]]:
     """Fit a head on features of a backbone, each computed once, then both together."""
-    started = time.perf_counter()
+    state.start_clock()
     all_pairs = config.pairs == "all"
     backbone = build_backbone(
         config.backbone,
@@ -181,28 +246,24 @@ def _fit_with_backbone(
         embedding_activation=config.embedding_activation,
         unit_length=config.unit_length,
     )
-    outer = pair_model(head, all_pairs=all_pairs, dtype="float32")
-    plain = dataclasses.replace(config, augment="none")
-    history, facts = fit_pairs(outer, features, plain, dataset, callbacks, verbose)
     base = with_head(backbone, head)
-    if config.fine_tune and not facts["interrupted"]:
-        unfreeze(backbone)
-        tuning = dataclasses.replace(
-            config,
-            epochs=config.fine_tune,
-            learning_rate=config.fine_tune_learning_rate,
-            optimizer="adam",
-            schedule="constant",
-        )
-        more, facts = fit_pairs(
-            build_outer_model(base, all_pairs=all_pairs), images, tuning, dataset, callbacks,
-            verbose, first_epoch=config.epochs,
-        )  # fmt: skip
-        history = {name: values + more.get(name, []) for name, values in history.items()}
-    base = _chosen_extension(base, config, dataset.validation)
-    facts["fit_seconds"] = round(time.perf_counter() - started, 2)
-    facts["epochs"] = len(history["loss"])
-    return base, history, facts
+    built.append(base)
+    if not state.is_past(config.epochs):  # otherwise the head's training is over
+        outer = pair_model(head, all_pairs=all_pairs, dtype="float32")
+        facts = fit_stage(outer, features, dataclasses.replace(config, augment="none"))
+        if not config.fine_tune or facts["interrupted"]:
+            return _chosen_extension(base, config, dataset.validation), facts
+    unfreeze(backbone)
+    tuning = dataclasses.replace(
+        config,
+        epochs=config.fine_tune,
+        learning_rate=config.fine_tune_learning_rate,
+        optimizer="adam",
+        schedule="constant",
+    )
+    outer = build_outer_model(base, all_pairs=all_pairs)
+    facts = fit_stage(outer, images, tuning, first_epoch=config.epochs)
+    return _chosen_extension(base, config, dataset.validation), facts
 
 
 def _extended(base: keras.Model, config: Config) -> keras.Model:

@@ -1,3 +1,4 @@
+import math
 import signal
 import threading
 import warnings
@@ -6,27 +7,39 @@ import keras
 import numpy as np
 import pytest
 
+from siamese_keras.errors import TrainingError
 from siamese_keras.files import read_columns
-from siamese_keras.training.callbacks import CollapseMonitor, HistoryFile, StopOnInterrupt
+from siamese_keras.training.callbacks import Guard, History, StopOnSignal
 
 
 def logs(same, different):
-    return {"val_same_distance": same, "val_different_distance": different}
+    """Return the figures of an epoch, the same ones in training and in validation."""
+    train = {"same_distance": same, "different_distance": different}
+    return {**train, **{f"val_{name}": value for name, value in train.items()}}
+
+
+def guard(margin=1.0):
+    """Return a guard of a model with one weight, which is 0."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.set_weights([np.zeros((1, 1))])
+    callback = Guard(margin)
+    callback.set_model(model)
+    return callback
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    "values",
     [
-        (logs(1.0, 0.6), r"labels look inverted \(mean distance 1\.000 of same pairs, 0\.600 of"),
-        (logs(0.001, 0.002), "embedding collapses"),
+        logs(1.0, 0.6),
         # Without validation the training pairs speak.
-        ({"same_distance": 1.0, "different_distance": 0.6}, "labels look inverted"),
+        {"same_distance": 1.0, "different_distance": 0.6},
         # With it, they do not.
-        ({"same_distance": 0.4, "different_distance": 1.0, **logs(1.0, 0.6)}, "labels look inve"),
+        {**logs(1.0, 0.6), "same_distance": 0.4, "different_distance": 1.0},
     ],
 )
-def test_a_warning_comes_once(values, message):
-    callback = CollapseMonitor(margin=1.0)
+def test_a_warning_of_inverted_labels_comes_once(values):
+    message = r"labels look inverted \(mean distance 1\.000 of same pairs, 0\.600 of"
+    callback = guard()
     with pytest.warns(UserWarning, match=message):
         callback.on_epoch_end(0, values)
     with warnings.catch_warnings():
@@ -34,30 +47,55 @@ def test_a_warning_comes_once(values, message):
         callback.on_epoch_end(1, values)
 
 
-def test_distances_are_small_or_large_against_the_margin():
-    with pytest.warns(UserWarning, match="embedding collapses"):
-        CollapseMonitor(margin=6.0).on_epoch_end(0, logs(0.1, 0.29))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        CollapseMonitor(margin=1.0).on_epoch_end(0, logs(0.1, 0.29))
-
-
 def test_no_warning_when_training_goes_well():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        CollapseMonitor(margin=1.0).on_epoch_end(0, logs(0.4, 1.1))
-        CollapseMonitor(margin=1.0).on_epoch_end(0, {"same_distance": 0.4, "different_distance": 1})
+        guard().on_epoch_end(0, logs(0.4, 1.1))
+        guard().on_epoch_end(0, {"same_distance": 0.4, "different_distance": 1})
+        guard().on_epoch_end(0, logs(0.1, 0.29))
+        # The averages of batch normalization are not those of the images yet.
+        guard().on_epoch_end(
+            0, {**logs(0.4, 1.1), **{"val_same_distance": 0.001, "val_different_distance": 0.002}}
+        )
 
 
-def test_history_file_is_whole_after_every_epoch(tmp_path):
-    callback = HistoryFile(tmp_path / "history.csv")
+@pytest.mark.parametrize(
+    ("fail", "message"),
+    [
+        (lambda c: c.on_train_batch_end(6, {"loss": math.nan}), "loss became nan in epoch 3, step"),
+        (lambda c: c.on_train_batch_end(6, {"loss": math.inf}), "loss became inf in epoch 3, step"),
+        (lambda c: c.on_epoch_end(2, logs(0.001, 0.002)), "The embedding collapsed in epoch 3"),
+        (lambda c: c.on_epoch_end(2, logs(math.nan, 1)), "no longer numbers after epoch 3"),
+    ],
+)
+def test_a_training_that_cannot_go_on_ends_with_the_weights_of_the_last_good_epoch(fail, message):
+    callback = guard()
+    callback.on_epoch_begin(0)
+    callback.on_epoch_end(0, logs(0.4, 1.1))
+    callback.model.set_weights([np.full((1, 1), np.nan)])
+    callback.on_epoch_begin(2)
+    with pytest.raises(TrainingError, match=message) as ended:
+        fail(callback)
+    assert str(ended.value).endswith("The weights of the epoch before are kept.")
+    assert callback.model.get_weights() == [0.0]
+
+
+def test_without_a_good_epoch_the_weights_stay():
+    callback = guard(margin=6.0)  # against which 0.29 is small
+    with pytest.raises(TrainingError, match=r"collapsed.*No epoch before it was good\."):
+        callback.on_epoch_end(0, logs(0.1, 0.29))
+
+
+def test_the_history_file_is_whole_after_every_epoch(tmp_path):
+    columns = {}
+    callback = History(columns, tmp_path / "history.csv")
     callback.on_epoch_end(0, {"loss": np.float32(0.1), "val_loss": 1 / 3})
     assert read_columns(tmp_path / "history.csv") == {
         "loss": [float(np.float32(0.1))], "val_loss": [1 / 3]
     }  # fmt: skip
     callback.on_epoch_end(1, {"loss": 2e-7, "val_loss": 0.0})
-    columns = read_columns(tmp_path / "history.csv")
     assert columns == {"loss": [float(np.float32(0.1)), 2e-7], "val_loss": [1 / 3, 0.0]}
+    assert read_columns(tmp_path / "history.csv") == columns
     assert [path.name for path in tmp_path.iterdir()] == ["history.csv"]
 
 
@@ -71,7 +109,7 @@ def interruptible():
 
 @pytest.mark.usefixtures("interruptible")
 def test_the_first_interrupt_is_noted_and_the_second_acts_as_usual():
-    with pytest.raises(KeyboardInterrupt), StopOnInterrupt() as stop:
+    with pytest.raises(KeyboardInterrupt), StopOnSignal() as stop:
         assert not stop.requested
         signal.raise_signal(signal.SIGINT)
         assert stop.requested
@@ -81,7 +119,7 @@ def test_the_first_interrupt_is_noted_and_the_second_acts_as_usual():
 
 @pytest.mark.usefixtures("interruptible")
 def test_after_the_block_interrupts_act_as_before():
-    with StopOnInterrupt() as stop:
+    with StopOnSignal() as stop:
         assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert not stop.requested
@@ -89,7 +127,7 @@ def test_after_the_block_interrupts_act_as_before():
 
 @pytest.mark.usefixtures("interruptible")
 def test_an_error_in_the_block_leaves_interrupts_as_they_were():
-    with pytest.raises(RuntimeError), StopOnInterrupt():
+    with pytest.raises(RuntimeError), StopOnSignal():
         raise RuntimeError
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -97,7 +135,7 @@ def test_an_error_in_the_block_leaves_interrupts_as_they_were():
 def test_ignored_interrupts_stay_ignored():
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with StopOnInterrupt() as stop:
+        with StopOnSignal() as stop:
             signal.raise_signal(signal.SIGINT)
             assert not stop.requested
     finally:
@@ -108,13 +146,13 @@ def test_nothing_changes_outside_the_main_thread():
     before, seen = signal.getsignal(signal.SIGINT), []
 
     def work():
-        with StopOnInterrupt() as stop:
+        with StopOnSignal() as stop:
             seen.append((signal.getsignal(signal.SIGINT), stop.requested))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert seen == [(before, False)]
+    assert seen == [(before, None)]
 
 
 @pytest.mark.usefixtures("interruptible")
@@ -126,9 +164,35 @@ def test_any_model_stops_after_the_batch():
 
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
-    with StopOnInterrupt() as stop:
+    with StopOnSignal() as stop:
         model.fit(
             np.ones((8, 1)), np.ones(8), batch_size=1, verbose=0, callbacks=[Interrupt(), stop]
         )
     assert stop.requested
+    assert int(model.optimizer.iterations) == 3
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_sigterm_acts_as_usual_but_after_the_batch():
+    class Terminate(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 2:
+                signal.raise_signal(signal.SIGTERM)
+
+    class TerminatedError(BaseException):
+        pass
+
+    def usual(number, frame):
+        raise TerminatedError
+
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    previous = signal.signal(signal.SIGTERM, usual)
+    try:
+        with pytest.raises(TerminatedError), StopOnSignal([signal.SIGTERM]) as stop:
+            callbacks = [Terminate(), stop]
+            model.fit(np.ones((8, 1)), np.ones(8), batch_size=1, verbose=0, callbacks=callbacks)
+        assert signal.getsignal(signal.SIGTERM) is usual
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     assert int(model.optimizer.iterations) == 3

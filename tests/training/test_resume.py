@@ -1,0 +1,234 @@
+"""A training that is killed and resumed ends as one that was not, bit for bit."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from helpers.backbones import write_backbone
+from helpers.tiny import TINY
+
+from siamese_keras import Config, fit, load_verifier
+from siamese_keras.errors import ArgumentError, DataError
+from siamese_keras.evaluation.protocol import validation_auc
+from siamese_keras.files import read_columns
+
+# Dropout and augmentation draw random numbers, batch normalization counts, Muon has momentum.
+CONFIG = dataclasses.replace(
+    TINY, units=(16,), dropout=0.5, augment="flip-shift", min_steps=30, epochs=3
+)
+STEPS = 10  # of an epoch: two passes of 5
+
+
+class KilledError(Exception):
+    pass
+
+
+class Kill(keras.callbacks.Callback):
+    """End the training after a number of steps, or in a validation, as a crash would."""
+
+    def __init__(self, step, *, in_validation=False):
+        super().__init__()
+        self.step, self.in_validation = step, in_validation
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not self.in_validation:
+            self.end()
+
+    def on_test_batch_end(self, batch, logs=None):
+        if self.in_validation:
+            self.end()
+
+    def end(self):
+        if int(self.model.optimizer.iterations) == self.step:
+            raise KilledError
+
+
+def train(sample, folder, config=CONFIG, **options):
+    return fit(sample, config, run_dir=folder, verbose=0, **options)
+
+
+def killed(sample, folder, step, config=CONFIG, *, in_validation=False, **options):
+    kill = Kill(step, in_validation=in_validation)
+    with pytest.raises(KilledError):
+        train(sample, folder, config, callbacks=[kill], **options)
+
+
+def assert_equal(verifier, expected):
+    for found, weight in zip(
+        verifier.outer_model.get_weights(), expected.outer_model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(found, weight)
+    assert verifier.history == expected.history
+    assert verifier.calibration == expected.calibration
+    differing = {"fit_seconds"}
+    assert verifier.training.keys() == expected.training.keys()
+    for name in verifier.training.keys() - differing:
+        assert verifier.training[name] == expected.training[name]
+
+
+@pytest.fixture(scope="module")
+def whole(sample, tmp_path_factory):
+    return train(sample, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize(
+    ("step", "in_validation", "minutes"),
+    [
+        (1, False, 10),  # before anything was saved but the beginning
+        (STEPS + 4, False, 10),  # from the end of an epoch
+        (STEPS + 4, False, 1e-9),  # within an epoch, in the first pass over the images
+        (STEPS + 8, False, 1e-9),  # and in the second one
+        (2 * STEPS, True, 1e-9),  # in validation, after the last step but one that was saved
+        (3 * STEPS, False, 1e-9),
+    ],
+)
+def test_a_resumed_training_ends_with_the_same_weights(
+    sample, whole, tmp_path, step, in_validation, minutes
+):
+    killed(sample, tmp_path, step, in_validation=in_validation, checkpoint_minutes=minutes)
+    verifier = train(sample, tmp_path, resume=True)
+    assert_equal(verifier, whole)
+    assert read_columns(tmp_path / "history.csv") == whole.history
+    assert_equal(load_verifier(tmp_path), whole)
+
+
+def test_a_training_may_be_killed_again_and_again(sample, whole, tmp_path):
+    minutes = {"checkpoint_minutes": 1e-9}
+    killed(sample, tmp_path, 3, **minutes)
+    for step in (7, STEPS, STEPS + 1, 2 * STEPS + 5):
+        killed(sample, tmp_path, step, resume=True, **minutes)
+    assert_equal(train(sample, tmp_path, resume=True), whole)
+
+
+def test_a_finished_training_is_finished(sample, whole, tmp_path):
+    train(sample, tmp_path)
+    before = (tmp_path / "history.csv").read_bytes()
+    assert_equal(train(sample, tmp_path, resume=True), whole)
+    assert (tmp_path / "history.csv").read_bytes() == before
+
+
+def test_a_damaged_checkpoint_costs_an_epoch_and_no_more(sample, whole, tmp_path, caplog):
+    killed(sample, tmp_path, 2 * STEPS + 1)
+    *_, newest = sorted((tmp_path / "checkpoints").glob("*.npz"))
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    assert_equal(train(sample, tmp_path, resume=True), whole)
+    assert f"`{newest}` is damaged" in caplog.text
+
+
+def test_a_training_without_a_checkpoint_begins_again(sample, whole, tmp_path):
+    CONFIG.save(tmp_path / "config.json")  # killed before the first one
+    assert_equal(train(sample, tmp_path, resume=True), whole)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"margin": 1.5}, r"settings that it began with\. Received: margin=1\.5, before 1\.2"),
+        ({"seed": 1}, r"Received: seed=1, before 0"),
+        ({"epochs": 5}, r"`epochs` can be changed only where the learning rate does not depend"),
+    ],
+)
+def test_other_settings_are_refused(sample, tmp_path, change, message):
+    killed(sample, tmp_path, 2)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ArgumentError, match=message):
+        train(sample, tmp_path, dataclasses.replace(CONFIG, **change), resume=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_another_dataset_is_refused(sample, tmp_path):
+    killed(sample, tmp_path, 2)
+    other = dataclasses.replace(sample, train=sample.validation, validation=sample.train)
+    with pytest.raises(ArgumentError, match="dataset must be the one that the training began with"):
+        train(other, tmp_path, resume=True)
+
+
+def test_another_model_is_refused(sample, tmp_path):
+    def own(units):
+        image = keras.Input((28, 28, 1))
+        x = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
+        return keras.Model(image, keras.layers.Dense(units)(x))
+
+    killed(sample, tmp_path, STEPS + 1, base_model=own(4))
+    with pytest.raises(DataError, match="are of another model: the shapes of its model differ"):
+        train(sample, tmp_path, resume=True, base_model=own(5))
+
+
+def test_a_constant_learning_rate_lets_a_finished_training_go_on(sample, tmp_path):
+    config = dataclasses.replace(CONFIG, schedule="constant", learning_rate=1e-3, min_steps=0)
+    longer = dataclasses.replace(config, epochs=5)
+    train(sample, tmp_path / "short", config)
+    extended = train(sample, tmp_path / "short", longer, resume=True)
+    assert_equal(extended, train(sample, tmp_path / "long", longer))
+    assert Config.load(tmp_path / "short" / "config.json") == longer
+    with pytest.raises(ArgumentError, match="`epochs` must be at least those that are done, 5"):
+        train(sample, tmp_path / "short", config, resume=True)
+
+
+def test_more_epochs_must_not_be_shorter_ones(sample, tmp_path):
+    config = dataclasses.replace(CONFIG, schedule="constant", learning_rate=1e-3)
+    killed(sample, tmp_path, STEPS + 1, config)
+    with pytest.raises(ArgumentError, match=r"as many steps as those before.*: 10\. Received: 5"):
+        train(sample, tmp_path, dataclasses.replace(config, epochs=6), resume=True)
+
+
+def test_resume_needs_a_folder(sample, tmp_path):
+    with pytest.raises(ArgumentError, match="`resume` needs the `run_dir`"):
+        fit(sample, CONFIG, resume=True)
+    with pytest.raises(ArgumentError, match="There is no training to resume in"):
+        train(sample, tmp_path / "missing", resume=True)
+    assert not (tmp_path / "missing").exists()
+    with pytest.raises(ArgumentError, match="`checkpoint_minutes` must be greater than 0"):
+        train(sample, tmp_path, checkpoint_minutes=0)
+
+
+@pytest.fixture(scope="module")
+def with_backbone(sample, tmp_path_factory):
+    """Settings with which a head is trained for 2 epochs, and then both for 2, and the outcome."""
+    folder = tmp_path_factory.mktemp("backbone")
+    config = dataclasses.replace(
+        TINY,
+        backbone=str(write_backbone(folder / "network.keras")),
+        backbone_stages=2,
+        embedding_dim=16,
+        epochs=2,
+        fine_tune=2,
+        fine_tune_learning_rate=1e-3,
+    )
+    return config, train(sample, folder / "run", config)
+
+
+@pytest.mark.parametrize("tuned", [False, True], ids=["head", "fine-tuning"])
+def test_a_backbone_and_its_head_are_resumed(sample, with_backbone, tmp_path, tuned):
+    config, expected = with_backbone
+    kill = Kill(8)
+    if tuned:  # the second optimizer counts from 0 again
+        kill.on_epoch_begin = lambda epoch, logs=None: setattr(kill, "step", 8 if epoch > 1 else -1)
+    with pytest.raises(KilledError):
+        train(sample, tmp_path, config, callbacks=[kill], checkpoint_minutes=1e-9)
+    assert_equal(train(sample, tmp_path, config, resume=True), expected)
+
+
+def test_training_stops_early_and_keeps_the_best_weights(sample, tmp_path):
+    """After the third epoch and later ones, the weights are those from before the training."""
+
+    class Spoil(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.untrained = self.model.get_weights()
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epoch = epoch
+
+        def on_test_end(self, logs=None):
+            if self.epoch >= 2:
+                self.model.set_weights(self.untrained)
+
+    config = dataclasses.replace(TINY, epochs=8, early_stopping=2, keep="best")
+    verifier = train(sample, tmp_path, config, callbacks=[Spoil()])
+    auc = verifier.history["val_roc_auc"]
+    assert len(auc) == 4
+    assert np.argmax(auc) == 1
+    assert validation_auc(verifier.embed, sample.validation) == pytest.approx(auc[1], abs=1e-3)
+    again = train(sample, tmp_path, config, resume=True)  # and does not go on
+    assert_equal(again, verifier)
