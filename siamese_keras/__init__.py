@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         SupervisedContrastiveLoss,
         TripletSemiHardLoss,
     )
+    from siamese_keras.training.distribution import connect_workers
     from siamese_keras.training.losses import ContrastiveLoss, contrastive_loss
     from siamese_keras.training.trainer import fit
     from siamese_keras.verifier import Verifier, load_verifier
@@ -47,6 +48,7 @@ _HOMES = {
     "TripletSemiHardLoss": "training.batch_losses",
     "ContrastiveLoss": "training.losses",
     "contrastive_loss": "training.losses",
+    "connect_workers": "training.distribution",
     "fit": "training.trainer",
     "Verifier": "verifier",
     "load_verifier": "verifier",
@@ -64,6 +66,7 @@ __all__ = [
     "Verifier",
     "build_base_model",
     "build_outer_model",
+    "connect_workers",
     "contrastive_loss",
     "fit",
     "load_dataset",

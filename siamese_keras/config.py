@@ -17,6 +17,9 @@ from siamese_keras.files import write_json
 ColorMode = Literal["auto", "rgb", "grayscale"]
 PairKind = Literal["all", "balanced", "classic", "random"]
 Augmentation = Literal["none", "shift", "shift-erase", "flip-shift", "flip-shift-erase"]
+AugmentationChoice = Literal[
+    "auto", "none", "shift", "shift-erase", "flip-shift", "flip-shift-erase"
+]
 Architecture = Literal["cnn", "resnet", "mlp", "silhouette-edges"]
 Pooling = Literal["flatten", "average", "max"]
 FlipAveraging = Literal["no", "yes", "auto"]
@@ -101,7 +104,12 @@ class Config:
         "where there are many classes, otherwise 1",
         at_least=0,
     )
-    augment: Augmentation = _option("none", "pairs", "random changes of training images")
+    augment: AugmentationChoice = _option(
+        "auto",
+        "pairs",
+        "random changes of training images; auto = shift-erase where epochs pass over few images "
+        "several times, otherwise none",
+    )
 
     architecture: Architecture = _option("cnn", "base model", "kind of base model")
     filters: tuple[int, ...] = _option(

@@ -16,6 +16,7 @@ import dataclasses
 import datetime
 import importlib.util
 import itertools
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -69,6 +70,14 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
         help="save the training this often within an epoch, besides after each (default: 10)",
     )
     parser.add_argument(
+        "--devices",
+        type=_devices,
+        metavar="N",
+        help="devices of this machine to train on: GPUs, or CPU devices where there are none "
+        "(default: all GPUs if there are several, otherwise one device); several machines are "
+        "named in TF_CONFIG",
+    )
+    parser.add_argument(
         "--export-dir", type=local_path, help="also export a SavedModel to this folder's NAME/"
     )
     parser.add_argument(
@@ -103,6 +112,12 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
         parser.error("argument --tensorboard: needs `pip install tensorboard`")
 
     def program() -> int:
+        if os.environ.get("TF_CONFIG"):
+            from siamese_keras.training.distribution import connect_workers
+
+            workers = connect_workers()
+            if workers is not None and not workers.is_chief:
+                return _work(options, None if options.resume else command)
         if options.resume:
             with resumable(options.resume), locked_run(options.resume, resume=True):
                 return _run(resumed_command(options.resume, options), options.resume, options)
@@ -120,6 +135,26 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
     return run_program(program, traceback=options.traceback)
 
 
+def _work(options: argparse.Namespace, command: Command | None) -> int:
+    """Train as a worker that is not the chief, which alone writes and scores."""
+    from siamese_keras.data.datasets import load_config_dataset, resolved_config
+    from siamese_keras.training.trainer import fit
+
+    command = command or resumed_command(options.resume, options)
+    if command.seeds:
+        raise ArgumentError("--seeds is not supported with TF_CONFIG: start a training for each.")
+    dataset = load_config_dataset(command.config, command.data_dir, cache_dir=command.cache_dir)
+    fit(
+        dataset,
+        resolved_config(command.config, dataset),
+        run_dir=options.resume,
+        resume=options.resume is not None,
+        verbose=0,
+    )
+    print("the chief scores and saves the model")
+    return 0
+
+
 def _run(command: Command, run_dir: Path, options: argparse.Namespace) -> int:
     """Read the data and train; return the exit status."""
     from siamese_keras.data.datasets import load_config_dataset
@@ -128,6 +163,8 @@ def _run(command: Command, run_dir: Path, options: argparse.Namespace) -> int:
         command.config, command.data_dir, cache_dir=command.cache_dir,
         progress=progress_line("images"),
     )  # fmt: skip
+    if command.seeds and os.environ.get("TF_CONFIG"):
+        raise ArgumentError("--seeds is not supported with TF_CONFIG: start a training for each.")
     if command.seeds:
         return _train_seeds(command, dataset, run_dir, options)
     return 130 if _train(command, command.config, dataset, run_dir, options) is None else 0
@@ -146,6 +183,12 @@ def _minutes(text: str) -> float:
     if not minutes > 0:
         raise argparse.ArgumentTypeError(f"expected a number greater than 0, not {text!r}")
     return minutes
+
+
+def _devices(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a number from 1, not {text!r}")
+    return int(text)
 
 
 def _default_run_dir(start: str | Path) -> Path:
@@ -188,6 +231,7 @@ def _train(
         verbose="auto" if sys.stdout.isatty() else 2,
         resume=options.resume is not None and run_dir.is_dir() and any(run_dir.iterdir()),
         checkpoint_minutes=command.checkpoint_minutes,
+        devices=command.devices,
     )
     if verifier.training["interrupted"]:
         score = ["python", "-m", "siamese_keras.evaluate", str(run_dir)]

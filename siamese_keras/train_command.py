@@ -37,6 +37,7 @@ class Command:
         baselines: Whether to score all baselines.
         tensorboard: Whether to write TensorBoard logs.
         checkpoint_minutes: Minutes between checkpoints within an epoch.
+        devices: Devices of this machine to train on.
     """
 
     config: Config
@@ -48,6 +49,7 @@ class Command:
     baselines: bool = False
     tensorboard: bool = False
     checkpoint_minutes: float = 10.0
+    devices: int | None = None
 
     @classmethod
     def of_options(cls, config: Config, options: argparse.Namespace) -> Command:
@@ -111,7 +113,7 @@ def _parsed(content: dict[str, Any]) -> Command:
     values = {**content, "config": Config(**content["config"])}
     hints = get_type_hints(Command)
     for name, value in values.items():
-        if value is None and hints[name] in (Path | None, str | None):
+        if value is None and hints[name] in (Path | None, str | None, int | None):
             continue
         if hints[name] == Path | None:
             values[name] = Path(value)

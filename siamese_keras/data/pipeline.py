@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -150,6 +150,8 @@ def pairs_of(
     first_step: int = 0,
     augment: Augmentation = "none",
     images_per_class: int = 1,
+    parts: Sequence[int] = (0,),
+    num_parts: int = 1,
 ) -> tf.data.Dataset:
     """Make the pairs of images, or of what stands for them, such as features.
 
@@ -163,6 +165,9 @@ def pairs_of(
         first_step: As in `pair_pipeline`.
         augment: As in `pair_pipeline`.
         images_per_class: As in `pair_pipeline`.
+        parts: Numbers of the parts of each batch to make, one after the other, where several
+            devices share a batch. A part has its own left and right images.
+        num_parts: How many parts of nearly equal size a batch is cut into.
 
     Returns:
         As `pair_pipeline`, with the values in place of images.
@@ -176,8 +181,13 @@ def pairs_of(
                 kind, labels, seed=seed, epoch=epoch, images_per_class=images_per_class
             )
             for step in range(max(first_step - epoch * steps, 0), steps):
-                batch = slice(step * batch_size, (step + 1) * batch_size)
-                yield left[batch], right[batch], (seed, epoch * steps + step)
+                start = step * batch_size
+                size = min(batch_size, len(left) - start)
+                for part in parts:
+                    cut = (start + size * i // num_parts for i in (part, part + 1))
+                    batch = slice(*cut)
+                    number = (epoch * steps + step) * num_parts + part
+                    yield left[batch], right[batch], (seed, number)
 
     take = _gatherer(values)
     label_tensor = tf.constant(labels)
@@ -203,7 +213,7 @@ def pairs_of(
     options.autotune.enabled = False
     return (
         tf.data.Dataset.from_generator(index_batches, output_signature=(indices, indices, seeds))
-        .apply(tf.data.experimental.assert_cardinality(steps * epochs - first_step))
+        .apply(tf.data.experimental.assert_cardinality(len(parts) * (steps * epochs - first_step)))
         .map(gather, num_parallel_calls=2)
         .prefetch(2)
         .with_options(options)

@@ -170,7 +170,7 @@ class Checkpoints(keras.callbacks.Callback):
         metrics: The metrics that the model was compiled with.
         steps_per_epoch: Steps of a whole epoch.
         first_step: Steps of the first epoch that were done before, when it is resumed.
-        minutes: Minutes between checkpoints within an epoch.
+        minutes: Minutes between checkpoints within an epoch; infinity writes none within.
         stop: Asked whether the training ends with this batch.
     """
 
@@ -203,8 +203,8 @@ class Checkpoints(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Write a checkpoint when it is time, or when the training is to end here."""
         self._done += 1
-        due = time.monotonic() - self._written >= self._seconds
-        if (due or self._stop.requested) and self._done < self._steps_per_epoch:
+        due = self._stop.requested or time.monotonic() - self._written >= self._seconds
+        if due and self._done < self._steps_per_epoch and math.isfinite(self._seconds):
             self._write(self._epoch, self._done)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import math
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ from siamese_keras.data.pipeline import (
     steps_per_epoch,
 )
 from siamese_keras.data.splits import Dataset
+from siamese_keras.errors import ArgumentError
 from siamese_keras.models.outer_model import base_model_of
 from siamese_keras.training.batch_losses import (
     MultiSimilarityLoss,
@@ -34,6 +37,7 @@ from siamese_keras.training.callbacks import (
     ValidationAUC,
     is_stale,
 )
+from siamese_keras.training.distribution import Replicas, lost_worker
 from siamese_keras.training.losses import ContrastiveLoss
 from siamese_keras.training.metrics import pair_metrics
 from siamese_keras.training.mixed_precision import bfloat16_convolutions
@@ -56,6 +60,7 @@ def fit_pairs(
     verbose: str | int,
     state: TrainingState,
     first_epoch: int = 0,
+    replicas: Replicas,
     history_file: Path | None = None,
     checkpoint_minutes: float = 10.0,
 ) -> dict[str, Any]:
@@ -70,6 +75,7 @@ def fit_pairs(
         verbose: As in `keras.Model.fit`.
         state: Where the training is; it is brought up to date and saved.
         first_epoch: Number of the first epoch.
+        replicas: The replicas that the model is trained on.
         history_file: CSV file for the history.
         checkpoint_minutes: Minutes between checkpoints within an epoch.
 
@@ -87,87 +93,115 @@ def fit_pairs(
     steps = passes * pass_steps
     planned = steps * config.epochs
     last_epoch = first_epoch + config.epochs
+    if batch_size < replicas.number:
+        raise ArgumentError(
+            "`batch_size` must be at least the number of replicas, which share a batch: "
+            f"{replicas.number}. Received: {batch_size}"
+        )
+    augment = config.augment
+    if augment == "auto":
+        augment = "shift-erase" if passes > 1 else "none"
     if passes > 1:
         _log.info(
-            "There are few images: each of %d epochs passes over them %d times (min_steps).",
+            "There are few images: each of %d epochs passes over them %d times (min_steps)%s.",
             config.epochs,
             passes,
+            "" if augment == "none" else ", changed at random (augment)",
         )
-    metrics = pair_metrics(config.margin, config.positive_margin)
-    outer.compile(
-        optimizer=build_optimizer(
-            config.optimizer, config.learning_rate, schedule=config.schedule, steps=planned
-        ),
-        loss=_loss(config),
-        metrics=metrics,
-    )
-    outer.optimizer.build(outer.trainable_variables)  # or the step would be traced twice
+    model = replicas.model(outer)
+    with replicas.scope():
+        metrics = pair_metrics(config.margin, config.positive_margin)
+        model.compile(
+            optimizer=build_optimizer(
+                config.optimizer, config.learning_rate, schedule=config.schedule, steps=planned
+            ),
+            loss=_loss(config),
+            metrics=metrics,
+        )
+        model.optimizer.build(model.trainable_variables)  # or the step would be traced twice
     epoch, step = state.begin(first_epoch)
     if (epoch, step) != (first_epoch, 0):
         state.check_steps(steps)
-        state.restore(outer, metrics)
-    shape: dict[str, Any] = {
-        "kind": config.pairs,
-        "batch_size": batch_size,
-        "images_per_class": images_per_class,
-    }
-    validation_pairs = pairs_of(
-        values["validation"], labels["validation"], seed=_VALIDATION_SEED, **shape
-    ).cache()
+        state.restore(model, metrics)
+    pairs = functools.partial(
+        pairs_of, kind=config.pairs, batch_size=batch_size, images_per_class=images_per_class
+    )
+    validation_pairs = replicas.dataset(
+        lambda **parts: pairs(
+            values["validation"], labels["validation"], seed=_VALIDATION_SEED, **parts
+        ).cache()
+    )
+    validation_steps = steps_per_epoch(config.pairs, labels["validation"], batch_size)
     # Outside of a run there is nothing to save: SIGTERM ends the program as usual.
     signals = [signal.SIGINT, *([signal.SIGTERM] if state.has_folder else [])]
-    with bfloat16_convolutions(config.bfloat16) as bfloat16, StopOnSignal(signals) as stop:
-        all_callbacks = [
-            ValidationAUC(base_model_of(outer), values["validation"], labels["validation"]),
-            *callbacks,
-            History(state.history, history_file),
-            Guard(config.margin),
-            KeepBest(state, patience=config.early_stopping, keep_weights=config.keep == "best"),
-            Checkpoints(
-                state, metrics, steps_per_epoch=steps, first_step=step,
-                minutes=checkpoint_minutes, stop=stop,
-            ),
-            stop,
-        ]  # fmt: skip
 
-        def fit_epochs(first: int, last: int, *, done: int = 0) -> bool:
-            """Fit epochs, the first one without the steps that are done; return whether to stop."""
-            training_pairs = pairs_of(
+    def fit_epochs(first: int, last: int, *, done: int = 0) -> bool:
+        """Fit epochs, the first one without the steps that are done; return whether to stop."""
+        training_pairs = replicas.dataset(
+            lambda **parts: pairs(
                 values["train"],
                 labels["train"],
                 seed=config.seed,
                 epochs=last * passes,
                 first_step=first * steps + done,
-                augment=config.augment,
-                **shape,
+                augment=augment,
+                **parts,
             )
-            outer.fit(
-                training_pairs,
-                epochs=last,
-                initial_epoch=first,
-                steps_per_epoch=steps - done,
-                validation_data=validation_pairs,
-                callbacks=all_callbacks,
-                shuffle=False,  # the pipeline does
-                verbose=verbose,
-            )
-            return outer.stop_training
+        )
+        model.fit(
+            training_pairs,
+            epochs=last,
+            initial_epoch=first,
+            steps_per_epoch=steps - done,
+            validation_data=validation_pairs,
+            validation_steps=validation_steps,
+            callbacks=all_callbacks,
+            shuffle=False,  # the pipeline does
+            verbose=verbose,
+        )
+        return model.stop_training
 
-        stopped = is_stale(state, epoch, config.early_stopping)
-        if step and not stopped:
-            stopped = fit_epochs(epoch, epoch + 1, done=step)
-            epoch += 1
-        if epoch < last_epoch and not stopped:
-            fit_epochs(epoch, last_epoch)
-    iterations = int(outer.optimizer.iterations)
+    # TensorFlow would also exchange weights in bfloat16, and those of the workers would differ.
+    wanted = config.bfloat16 and replicas.strategy is None
+    with bfloat16_convolutions(wanted) as bfloat16, StopOnSignal(signals) as stop:
+        all_callbacks = [
+            ValidationAUC(base_model_of(model), values["validation"], labels["validation"]),
+            *callbacks,
+            History(state.history, history_file),
+            Guard(config.margin),
+            KeepBest(state, patience=config.early_stopping, keep_weights=config.keep == "best"),
+            Checkpoints(
+                state,
+                metrics,
+                steps_per_epoch=steps,
+                first_step=step,
+                # Workers would have to agree on the step to save.
+                minutes=math.inf if replicas.has_others else checkpoint_minutes,
+                stop=stop,
+            ),
+            stop,
+        ]
+        try:
+            with lost_worker(replicas):
+                stopped = is_stale(state, epoch, config.early_stopping)
+                if step and not stopped:
+                    stopped = fit_epochs(epoch, epoch + 1, done=step)
+                    epoch += 1
+                if epoch < last_epoch and not stopped:
+                    fit_epochs(epoch, last_epoch)
+        finally:
+            if model is not outer:
+                outer.set_weights(model.get_weights())
     if state.best_weights and config.keep == "best":
         outer.set_weights(state.best_weights)
     return {
         "fit_seconds": round(state.seconds, 2),
         "epochs": len(state.history.get("loss", ())),
-        "interrupted": stop.requested is not None and iterations < planned,
+        "interrupted": stop.requested is not None
+        and int(np.asarray(model.optimizer.iterations)) < planned,
         "bfloat16": bfloat16,
         "images_per_class": images_per_class,
+        "replicas": replicas.number,
     }
 
 

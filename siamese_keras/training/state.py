@@ -22,7 +22,8 @@ class TrainingState:
     Args:
         config: Settings of the training.
         data: Fingerprint of the dataset.
-        folder: Folder of the checkpoints; without it none is written.
+        folder: Folder of the checkpoints; without it there are none.
+        writes: Whether to write them, and not only read one.
 
     Attributes:
         history: Of each figure the value after every epoch.
@@ -32,24 +33,23 @@ class TrainingState:
         epoch: Whole epochs that were done when the training was resumed; otherwise 0.
         step: Steps of the next epoch that were done then.
         saved: Whether a checkpoint was written or read.
+        has_folder: Whether checkpoints are written.
     """
 
-    def __init__(self, config: Config, data: str, folder: Path | None = None) -> None:
+    def __init__(
+        self, config: Config, data: str, folder: Path | None = None, *, writes: bool = True
+    ) -> None:
         self.history: dict[str, list[float]] = {}
         self.best_auc = -1.0
         self.best_epoch = 0
         self.best_weights: list[np.ndarray] = []
         self.epoch = self.step = 0
         self.saved = False
+        self.has_folder = writes and folder is not None
         self._config, self._data, self._folder = config, data, folder
         self._read: Checkpoint | None = None
         self._seconds_before = 0.0
         self._started = time.monotonic()
-
-    @property
-    def has_folder(self) -> bool:
-        """Whether checkpoints are written."""
-        return self._folder is not None
 
     def start_clock(self) -> None:
         """Begin to count seconds."""
@@ -135,7 +135,7 @@ class TrainingState:
         step: int,
         steps_per_epoch: int,
     ) -> None:
-        """Write a checkpoint, when there is a folder for them.
+        """Write a checkpoint, if they are written.
 
         Args:
             outer: The model.
@@ -147,7 +147,7 @@ class TrainingState:
         Raises:
             OSError: When it cannot be written.
         """
-        if self._folder is None:
+        if self._folder is None or not self.has_folder:
             return
         arrays: dict[str, Sequence[np.ndarray]] = {
             name: [np.asarray(variable) for variable in variables]

@@ -26,6 +26,7 @@ from siamese_keras.models.false_accepts import count_false_accepts
 from siamese_keras.models.outer_model import build_outer_model, pair_model
 from siamese_keras.presets import as_config
 from siamese_keras.runs import save_models
+from siamese_keras.training.distribution import replicas_for
 from siamese_keras.training.pair_fit import fit_pairs
 from siamese_keras.training.state import TrainingState
 from siamese_keras.verifier import Verifier
@@ -47,6 +48,7 @@ def fit(
     verbose: str | int = "auto",
     resume: bool = False,
     checkpoint_minutes: float = 10.0,
+    devices: int | None = None,
 ) -> Verifier:
     """Train a Siamese network.
 
@@ -57,6 +59,11 @@ def fit(
     Ctrl-C ends the training, not the function: the model is kept, and
     `verifier.training["interrupted"]` is True. SIGTERM acts as usual, but a checkpoint is written
     before. Seeds Python's, NumPy's and TensorFlow's global random generators.
+
+    On several devices or, with TF_CONFIG, machines, each replica of the model compares all pairs of
+    its own part of a batch, so that there are fewer pairs of as many images; batch normalization
+    is over the part. All workers read the data, and the chief alone writes the run; to resume it,
+    the others must be able to read it.
 
     Args:
         dataset: Images of all classes, unseen ones too. With validation and test classes that
@@ -73,7 +80,11 @@ def fit(
         resume: Go on from the newest checkpoint in `run_dir`, with the same dataset, settings and
             `base_model`; from the beginning when it has none yet. `epochs` alone may differ, with
             a constant learning rate. What callbacks of your own note is not in a checkpoint.
-        checkpoint_minutes: Minutes between checkpoints within an epoch.
+        checkpoint_minutes: Minutes between checkpoints within an epoch; with several machines, they
+            are written after epochs alone.
+        devices: Devices of this machine to train on: GPUs, or CPU devices where there are none.
+            None takes all GPUs if there are several. Machines that TF_CONFIG names use all of
+            theirs; call `connect_workers` before TensorFlow runs anything.
 
     Returns:
         The trained verifier; saved when `run_dir` is given.
@@ -82,9 +93,9 @@ def fit(
         ArgumentError: When `run_dir` is not empty, or another training writes to it, or dataset and
             settings do not fit, or are not those of the checkpoint.
         DataError: When a split has fewer than two classes, or one image of each.
-        TrainingError: When the loss is no longer finite, the embedding collapses or the model does
-            not separate same from different pairs. The models are in `run_dir` even then, with the
-            weights of the last good epoch.
+        TrainingError: When the loss is no longer finite, the embedding collapses, another worker is
+            lost, or the model does not separate same from different pairs. The models are in
+            `run_dir` even then, with the weights of the last good epoch.
         OSError: When the run cannot be written.
     """
     if keras.backend.backend() != "tensorflow":
@@ -105,13 +116,31 @@ def fit(
         )
     if resume and run_dir is None:
         raise ArgumentError("`resume` needs the `run_dir` of the training to go on with.")
-    if run_dir is None:
-        return _fit(dataset, seen, config, None, base_model, callbacks, verbose)
-    with locked_run(run_dir, resume=resume) as folder:
-        return _fit(
-            dataset, seen, config, folder, base_model, callbacks, verbose,
-            resume=resume, tensorboard=tensorboard, checkpoint_minutes=checkpoint_minutes,
-        )  # fmt: skip
+    replicas = replicas_for(devices)
+    checkpoints = None if run_dir is None else Path(run_dir, "checkpoints")
+    state = TrainingState(config, dataset.fingerprint, checkpoints, writes=replicas.is_chief)
+    with contextlib.ExitStack() as stack:
+        folder = None
+        if run_dir is not None and replicas.is_chief:
+            folder = stack.enter_context(locked_run(run_dir, resume=resume))
+        if resume:
+            state.resume()
+        keras.utils.set_random_seed(config.seed)
+        if folder is not None:
+            config.save(folder / "config.json")
+            if tensorboard:
+                callbacks = [*callbacks, keras.callbacks.TensorBoard(folder / "tensorboard")]
+        fit_stage = functools.partial(
+            fit_pairs,
+            dataset=seen,
+            callbacks=callbacks,
+            verbose=verbose,
+            state=state,
+            replicas=replicas,
+            history_file=None if folder is None else folder / "history.csv",
+            checkpoint_minutes=checkpoint_minutes,
+        )
+        return _fit(dataset, seen, config, folder, base_model, state, fit_stage)
 
 
 def _fit(
@@ -120,32 +149,10 @@ def _fit(
     config: Config,
     folder: Path | None,
     base_model: keras.Model | None,
-    callbacks: Sequence[keras.callbacks.Callback],
-    verbose: str | int,
-    *,
-    resume: bool = False,
-    tensorboard: bool = False,
-    checkpoint_minutes: float = 10.0,
+    state: TrainingState,
+    fit_stage: Callable[..., dict[str, Any]],
 ) -> Verifier:
-    """Train and calibrate, in a folder that no other training writes to."""
-    checkpoints = None if folder is None else folder / "checkpoints"
-    state = TrainingState(config, dataset.fingerprint, checkpoints)
-    if resume:
-        state.resume()
-    keras.utils.set_random_seed(config.seed)
-    if folder is not None:
-        config.save(folder / "config.json")
-    if tensorboard and folder is not None:
-        callbacks = [*callbacks, keras.callbacks.TensorBoard(folder / "tensorboard")]
-    fit_stage = functools.partial(
-        fit_pairs,
-        dataset=seen,
-        callbacks=callbacks,
-        verbose=verbose,
-        state=state,
-        history_file=None if folder is None else folder / "history.csv",
-        checkpoint_minutes=checkpoint_minutes,
-    )
+    """Train and calibrate, and write the run if there is a folder."""
     with _saved_when_it_fails(folder, config) as built:
         if config.backbone and base_model is None:
             base, facts = _fit_with_backbone(config, seen, state, fit_stage, built)

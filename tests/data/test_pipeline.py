@@ -201,7 +201,7 @@ def test_an_unknown_kind_is_refused_with_the_choices(kind, labels):
 def test_an_unknown_augmentation_is_refused_with_the_choices(augment, labels):
     """When the pipeline is made, and not by an error of TensorFlow at the first batch."""
     expected = (
-        r"`augment` must be one of 'none', 'shift', 'flip-shift', 'flip-shift-erase'\. "
+        r"`augment` must be one of 'none', 'shift', 'shift-erase', .*'flip-shift-erase'\. "
         rf"Received: augment={augment!r}$"
     )
     with pytest.raises(ArgumentError, match=expected):
