@@ -22,6 +22,7 @@ PUBLIC = {
     "Verifier",
     "build_base_model",
     "build_outer_model",
+    "connect_workers",
     "contrastive_loss",
     "fit",
     "load_dataset",
