@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from siamese_keras.config import Config
+from siamese_keras.config import Augmentation, Config
 from siamese_keras.data.pipeline import (
     choose_images_per_class,
     pairs_of,
@@ -98,27 +98,8 @@ def fit_pairs(
             "`batch_size` must be at least the number of replicas, which share a batch: "
             f"{replicas.number}. Received: {batch_size}"
         )
-    augment = config.augment
-    if augment == "auto":
-        augment = "shift-erase" if passes > 1 else "none"
-    if passes > 1:
-        _log.info(
-            "There are few images: each of %d epochs passes over them %d times (min_steps)%s.",
-            config.epochs,
-            passes,
-            "" if augment == "none" else ", changed at random (augment)",
-        )
-    model = replicas.model(outer)
-    with replicas.scope():
-        metrics = pair_metrics(config.margin, config.positive_margin)
-        model.compile(
-            optimizer=build_optimizer(
-                config.optimizer, config.learning_rate, schedule=config.schedule, steps=planned
-            ),
-            loss=_loss(config),
-            metrics=metrics,
-        )
-        model.optimizer.build(model.trainable_variables)  # or the step would be traced twice
+    augment = _augmentation(config, passes)
+    model, metrics = _compiled(outer, config, planned, replicas)
     epoch, step = state.begin(first_epoch)
     if (epoch, step) != (first_epoch, 0):
         state.check_steps(steps)
@@ -203,6 +184,38 @@ def fit_pairs(
         "images_per_class": images_per_class,
         "replicas": replicas.number,
     }
+
+
+def _augmentation(config: Config, passes: int) -> Augmentation:
+    """Return how training images are changed, and say so when they are shown several times."""
+    augment: Augmentation = "none"
+    if config.augment != "auto":
+        augment = config.augment
+    elif passes > 1:
+        augment = "shift-erase"
+    if passes > 1:
+        _log.info(
+            "There are few images: each of %d epochs passes over them %d times (min_steps)%s.",
+            config.epochs,
+            passes,
+            "" if augment == "none" else ", changed at random (augment)",
+        )
+    return augment
+
+
+def _compiled(
+    outer: keras.Model, config: Config, steps: int, replicas: Replicas
+) -> tuple[keras.Model, list[keras.metrics.Metric]]:
+    """Return the model that is trained, compiled for so many steps, and its metrics."""
+    model = replicas.model(outer)
+    with replicas.scope():
+        metrics = pair_metrics(config.margin, config.positive_margin)
+        optimizer = build_optimizer(
+            config.optimizer, config.learning_rate, schedule=config.schedule, steps=steps
+        )
+        model.compile(optimizer=optimizer, loss=_loss(config), metrics=metrics)
+        optimizer.build(model.trainable_variables)  # or the step would be traced twice
+    return model, metrics
 
 
 def _batches(config: Config, labels: np.ndarray) -> tuple[int, int]:
