@@ -18,6 +18,8 @@ import numpy as np
 import tensorflow as tf
 from scipy.optimize import brentq
 from sklearn import metrics
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 
 from siamese_keras.data.pairs import Pairs
 from siamese_keras.errors import ArgumentError
@@ -25,6 +27,7 @@ from siamese_keras.models.calibration import Calibration
 
 _ECE_BINS = 15
 _BLOCK = 5_000_000  # distances that are held at once, 20 MB
+_CLUSTERED = 500_000_000  # numbers that a step of k-means compares, at most
 
 
 def pair_distances(embeddings: np.ndarray, pairs: Pairs) -> np.ndarray:
@@ -185,7 +188,7 @@ def retrieval(
 ) -> dict[str, float]:
     """Evaluate the ranking of all other images by their distance to each image.
 
-    Ties are ranked by index.
+    Ties are ranked by index; for `map`, other classes are ranked before the query's.
 
     Args:
         embeddings: float `[n, embedding_dim]`.
@@ -194,10 +197,12 @@ def retrieval(
             ranks all other images for each image.
 
     Returns:
-        `recall_at_1` and `recall_at_5`, the share of queries with an image of their class among
-        the nearest 1 or 5; `map_at_r`, the mean over queries of (1/R) times the sum over ranks
-        i <= R of precision at i where rank i is of the query's class, R being the number of other
-        images of that class (Musgrave, Belongie & Lim, "A Metric Learning Reality Check", 2020).
+        `recall_at_1`, `recall_at_2` and `recall_at_5`, the share of queries with an image of their
+        class among the nearest 1, 2 or 5. Means over queries of the sum of precision at i over
+        the ranks i that are of the query's class, R being the number of other images of that
+        class: `map_at_r`, over ranks i <= R and divided by R (Musgrave, Belongie & Lim, "A Metric
+        Learning Reality Check", 2020); `ap_at_10`, over ranks i <= 10 and divided by 10, as in
+        tables of the library robrank; and `map`, over all ranks and divided by R.
 
     Raises:
         ArgumentError: When no class has two images.
@@ -209,24 +214,60 @@ def retrieval(
         raise ArgumentError("`labels` must hold a class with at least two images.")
     closeness = _closeness(embeddings[gallery])
 
-    def ranked(block: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return of each query whether rank 1 and ranks 1 to 5 hit, and its average precision."""
+    def ranked(block: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return the figures of each query, in the order of `names`."""
         others = closeness(embeddings[block]).numpy()
         if queries is None:
             others[np.arange(len(block)), block] = -np.inf  # a query is not its own neighbor
+        of_class = labels[gallery] == labels[block, np.newaxis]
         relevant_images = class_size[block, np.newaxis]
-        depth = max(relevant_images.max(), min(5, len(gallery) - (queries is None)))
-        hits = labels[gallery[_largest(others, depth)]] == labels[block, np.newaxis]
-        relevant = hits & (np.arange(depth) < relevant_images)
-        precision = np.cumsum(relevant, axis=1) / np.arange(1, depth + 1)
-        average = (precision * relevant).sum(axis=1) / relevant_images[:, 0]
-        return hits[:, 0], hits[:, :5].any(axis=1), average
+        depth = max(relevant_images.max(), min(10, len(gallery) - (queries is None)))
+        hits = np.take_along_axis(of_class, _largest(others, depth), axis=1)
+        precision = np.cumsum(hits, axis=1) / np.arange(1, depth + 1) * hits
+        within = np.arange(depth) < relevant_images
+        return (
+            *(hits[:, :rank].any(axis=1) for rank in (1, 2, 5)),
+            (precision * within).sum(axis=1) / relevant_images[:, 0],
+            precision[:, :10].sum(axis=1) / 10,
+            _average_precision(others, of_class & np.isfinite(others)),
+        )
 
+    names = ("recall_at_1", "recall_at_2", "recall_at_5", "map_at_r", "ap_at_10", "map")
     blocks = _blocks(np.flatnonzero(class_size), len(gallery))
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
         columns = zip(*pool.map(ranked, blocks), strict=True)
-        at_1, at_5, average_precision = (float(np.concatenate(c).mean()) for c in columns)
-    return {"recall_at_1": at_1, "recall_at_5": at_5, "map_at_r": average_precision}
+        return {
+            name: float(np.concatenate(column).mean())
+            for name, column in zip(names, columns, strict=True)
+        }
+
+
+def _average_precision(closeness: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """Return the average precision of each row over all ranks; each has a relevant value.
+
+    The rank of a value is how many are as large. Sorting values takes a tenth of sorting indices.
+    """
+    ordered = np.sort(closeness, axis=1)
+    found = np.empty(len(closeness))
+    for row, (values, mask) in enumerate(zip(closeness, relevant, strict=True)):
+        largest_first = -np.sort(-values[mask])
+        ranks = len(values) - np.searchsorted(ordered[row], largest_first, side="left")
+        found[row] = np.mean(np.arange(1, len(ranks) + 1) / ranks)
+    return found
+
+
+def clustering_nmi(embeddings: np.ndarray, labels: np.ndarray) -> float | None:
+    """Return the normalized mutual information of classes and k-means clusters, in [0, 1].
+
+    As many clusters as classes, from one start. Both steps are scikit-learn's. None when they would
+    take minutes.
+    """
+    number = len(np.unique(labels))
+    if embeddings.size * number > _CLUSTERED:
+        return None
+    with threadpool_limits(1):  # its threads wait for each other
+        clusters = KMeans(number, n_init=1, random_state=0).fit_predict(embeddings)
+    return float(metrics.normalized_mutual_info_score(labels, clusters))
 
 
 def _blocks(queries: np.ndarray, gallery_size: int) -> list[np.ndarray]:

@@ -12,17 +12,12 @@ import contextlib
 from typing import Any
 
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.metrics import normalized_mutual_info_score
-from threadpoolctl import threadpool_limits
 
 from siamese_keras.errors import ArgumentError
 from siamese_keras.models.calibration import Calibration
 
 _SEED = 0
 _QUERIES = 10_000  # of a few-shot figure, at least
-_RANKED = 2_000  # queries of the mean average precision
-_CLUSTERED = 500_000_000  # numbers that a step of k-means compares, at most, or it takes minutes
 _CLASSES, _OTHERS = 1_000, 2_000  # of the figures per class
 _FAR = (1e-3, 1e-1)  # the false accept rates that a threshold is usually chosen for
 
@@ -31,7 +26,6 @@ def open_set_metrics(
     embeddings: np.ndarray,
     labels: np.ndarray,
     calibration: Calibration,
-    queries: np.ndarray | None = None,
     superclasses: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Evaluate embeddings of unseen classes.
@@ -40,16 +34,14 @@ def open_set_metrics(
         embeddings: float `[n, embedding_dim]`.
         labels: int `[n]`; at least two classes, one of them with two images.
         calibration: Threshold, fitted on other classes.
-        queries: As in `mean_average_precision`.
         superclasses: As in `few_shot`.
 
     Returns:
         `num_classes`, `num_images` and `single_images`, those that are the only ones of their
         class; `one_shot` and `five_shot`, each with `<N>_way` and `<N>_way_ci95` for N = 5, 20 and
         all classes, as far as there are as many; with superclasses, `one_shot_within_superclass`,
-        the same for classes of one superclass; `map`, the mean average precision of the whole
-        ranking; `nmi`, unless clustering would take minutes; `opis`; and `sensitivity` and
-        `specificity`, the means over classes, each with the `_std` over classes.
+        the same for classes of one superclass; `opis`; and `sensitivity` and `specificity`, the
+        means over classes, each with the `_std` over classes.
     """
     _, count = np.unique(labels, return_counts=True)
     found: dict[str, Any] = {
@@ -61,9 +53,6 @@ def open_set_metrics(
         found[name] = _shares(embeddings, labels, {5, 20, int((count >= shots).sum())}, shots)
     if superclasses is not None:
         found["one_shot_within_superclass"] = _shares(embeddings, labels, {5, 20}, 1, superclasses)
-    found["map"] = mean_average_precision(embeddings, labels, queries)
-    if embeddings.size * len(count) <= _CLUSTERED:
-        found["nmi"] = clustering_nmi(embeddings, labels)
     classes = class_figures(embeddings, labels, calibration)
     for name in ("sensitivity", "specificity"):
         values = np.array(classes[name])
@@ -183,48 +172,6 @@ def _squared_distances(queries: np.ndarray, others: np.ndarray) -> np.ndarray:
     queries, others = queries.astype(np.float64), others.astype(np.float64)
     squares = np.square(queries).sum(axis=1)[:, np.newaxis] + np.square(others).sum(axis=1)
     return np.maximum(squares - 2 * queries @ others.T, 0)
-
-
-def mean_average_precision(
-    embeddings: np.ndarray, labels: np.ndarray, queries: np.ndarray | None = None
-) -> float:
-    """Return the mean average precision of ranking images by their distance to a query, in [0, 1].
-
-    Images without another one of their class are not queries, but are found by others. Of more than
-    2,000 queries a sample is taken.
-
-    Args:
-        embeddings: float `[n, embedding_dim]`.
-        labels: int `[n]`.
-        queries: bool `[n]`, the images to rank all that are no queries for. None ranks all other
-            images for each image.
-    """
-    gallery = np.arange(len(labels)) if queries is None else np.flatnonzero(~queries)
-    asked = np.arange(len(labels)) if queries is None else np.flatnonzero(queries)
-    size = np.bincount(labels[gallery], minlength=labels.max() + 1)[labels[asked]]
-    asked = asked[size > (queries is None)]
-    asked = np.sort(np.random.default_rng(_SEED).permutation(asked)[:_RANKED])
-    total = 0.0
-    for block in np.array_split(asked, -(-len(asked) * len(gallery) // 5_000_000)):
-        distance = _squared_distances(embeddings[block], embeddings[gallery])
-        if queries is None:  # a query is not its own neighbor
-            distance[np.arange(len(block)), block] = np.inf
-        order = np.argsort(distance, axis=1, kind="stable")[:, : len(gallery) - (queries is None)]
-        hits = labels[gallery[order]] == labels[block][:, np.newaxis]
-        precision = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
-        total += float(((precision * hits).sum(axis=1) / hits.sum(axis=1)).sum())
-    return total / len(asked)
-
-
-def clustering_nmi(embeddings: np.ndarray, labels: np.ndarray) -> float:
-    """Return the normalized mutual information of classes and k-means clusters, in [0, 1].
-
-    As many clusters as classes, from one start. Both steps are scikit-learn's.
-    """
-    number = len(np.unique(labels))
-    with threadpool_limits(1):  # its threads wait for each other
-        clusters = KMeans(number, n_init=1, random_state=_SEED).fit_predict(embeddings)
-    return float(normalized_mutual_info_score(labels, clusters))
 
 
 def class_figures(

@@ -137,11 +137,11 @@ def score(
             **metrics.retrieval(embedded["unseen"], unseen.labels),
         }
         found["open_set"] = open_set_metrics(
-            embedded["unseen"], unseen.labels, calibration, superclasses=dataset.superclasses
+            embedded["unseen"], unseen.labels, calibration, dataset.superclasses
         )
     elif dataset.is_open_set:
         found["open_set"] = open_set_metrics(
-            embedded["test"], test.labels, calibration, dataset.queries, dataset.superclasses
+            embedded["test"], test.labels, calibration, dataset.superclasses
         )
     if given is not None:
         distances = metrics.pair_distances(embed(given.images), given.pairs)

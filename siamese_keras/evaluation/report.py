@@ -39,7 +39,8 @@ class Report:
             most easily confused; not for the open-set protocol), `"test_deduplicated"` (without
             test images that are also in train or validation, with their number `removed_images`)
             and, with unseen classes beside the test images', `"unseen"`, each as
-            `metrics.verification` gives it; `"retrieval"`; `"one_shot"`; with unseen classes
+            `metrics.verification` gives it, and for unseen classes as `metrics.retrieval`;
+            `"retrieval"`, with `nmi` of `metrics.clustering_nmi`; `"one_shot"`; with unseen classes
             `"open_set"`, as `open_set_metrics` gives it; `"given_pairs"`, with the number
             `trained_images` of their images that are also in train or validation;
             `"baselines"`, the same figures for representations that need no training;
@@ -128,6 +129,12 @@ def evaluate(
         return metrics.verification(pairs, metrics.pair_distances(test, pairs), calibration)
 
     content = dict(scores.metrics)
+    groups = {"retrieval": (test, labels)}
+    if unseen is not None:
+        groups["unseen"] = (scores.embeddings["unseen"], unseen.labels)
+    for name, group in groups.items():
+        if (nmi := metrics.clustering_nmi(*group)) is not None:
+            content[name]["nmi"] = nmi
     if not seen.is_open_set:
         rivals = _rivals(scores, seen.validation, labels, seen.num_classes)
         content["test_hard"] = scored(hard_pairs(labels, rivals, np.random.default_rng(_SEED)))

@@ -31,6 +31,7 @@ def report_table(report: dict[str, Any]) -> str:
         ("threshold", f"{test['threshold']:.4f}  (from validation pairs)"),
         ("Recall@1", f"{report['retrieval']['recall_at_1']:.4f}"),
         ("MAP@R", f"{report['retrieval']['map_at_r']:.4f}"),
+        ("mAP", f"{report['retrieval']['map']:.4f}"),
     ]
     if "test_hard" in report:
         rows.insert(6, ("hard pairs", brief(report["test_hard"])))
@@ -40,7 +41,8 @@ def report_table(report: dict[str, Any]) -> str:
         images = "test image is" if removed == 1 else "test images are"
         rows.append(("without duplicates", f"{result}  ({removed} {images} also in training data)"))
     if "unseen" in report:
-        rows.append(("unseen classes", brief(report["unseen"])))
+        unseen = report["unseen"]
+        rows.append(("unseen classes", f"{brief(unseen)}, {unseen['map']:.4f} mAP"))
     if "given_pairs" in report:
         given = report["given_pairs"]
         about = f"{given['num_pairs']} pairs"
@@ -70,9 +72,6 @@ def _open_set_rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
         ]
         if shares:
             rows.append((name, ", ".join(shares)))
-    rows.append(("mAP", f"{figures['map']:.4f}"))
-    if "nmi" in figures:
-        rows.append(("NMI", f"{figures['nmi']:.4f}"))
     rows.append(
         ("OPIS", f"{figures['opis']:.4f}  (how differently one threshold fits the classes)")
     )

@@ -2,7 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_curve
+from sklearn.metrics import average_precision_score, roc_curve
 
 from siamese_keras.data.pairs import Pairs, balanced_pairs, evaluation_pairs
 from siamese_keras.errors import ArgumentError
@@ -173,40 +173,60 @@ def test_interval_is_the_same_for_the_same_seed(scored):
     assert first == again != other
 
 
-def plain_retrieval(embeddings, labels):
-    recall_1, recall_5, map_at_r = [], [], []
-    for query in range(len(labels)):
-        others = [i for i in range(len(labels)) if i != query]
+def plain_figures(hits):
+    """Return the figures of a query from whether each rank is of its class."""
+    precision = [sum(hits[: i + 1]) / (i + 1) * hits[i] for i in range(len(hits))]
+    return {
+        "recall_at_1": hits[0],
+        "recall_at_2": any(hits[:2]),
+        "recall_at_5": any(hits[:5]),
+        "map_at_r": sum(precision[: sum(hits)]) / sum(hits),
+        "ap_at_10": sum(precision[:10]) / 10,
+        "map": sum(precision) / sum(hits),
+    }
+
+
+def plain_retrieval(embeddings, labels, queries=None):
+    figures = []
+    for query in range(len(labels)) if queries is None else np.flatnonzero(queries):
+        others = [
+            i for i in range(len(labels)) if i != query and not (queries is not None and queries[i])
+        ]
         others.sort(key=lambda i: np.linalg.norm(embeddings[i] - embeddings[query]))
         hits = [labels[i] == labels[query] for i in others]
-        if r := sum(hits):
-            recall_1.append(hits[0])
-            recall_5.append(any(hits[:5]))
-            map_at_r.append(sum(sum(hits[: i + 1]) / (i + 1) for i in range(r) if hits[i]) / r)
-    figures = map(np.mean, (recall_1, recall_5, map_at_r))
-    return dict(zip(("recall_at_1", "recall_at_5", "map_at_r"), figures, strict=True))
+        if any(hits):
+            figures.append(plain_figures(hits))
+    return {name: np.mean([found[name] for found in figures]) for name in figures[0]}
 
 
 def test_queries_are_searched_for_in_the_gallery_alone(clouds, rng):
     embeddings, labels = clouds
     queries = rng.random(len(labels)) < 0.3
-    gallery = np.flatnonzero(~queries)
-    recall_1, recall_5, map_at_r = [], [], []
-    for query in np.flatnonzero(queries):
-        ranked = sorted(gallery, key=lambda i: np.linalg.norm(embeddings[i] - embeddings[query]))
-        hits = [labels[i] == labels[query] for i in ranked]
-        r = sum(hits)
-        recall_1.append(hits[0])
-        recall_5.append(any(hits[:5]))
-        map_at_r.append(sum(sum(hits[: i + 1]) / (i + 1) for i in range(r) if hits[i]) / r)
     assert metrics.retrieval(embeddings, labels, queries) == pytest.approx(
-        {
-            "recall_at_1": np.mean(recall_1),
-            "recall_at_5": np.mean(recall_5),
-            "map_at_r": np.mean(map_at_r),
-        },
-        abs=1e-9,
+        plain_retrieval(embeddings, labels, queries), abs=1e-9
     )
+
+
+def test_map_is_that_of_scikit_learn(clouds):
+    embeddings, labels = clouds
+    distance = np.linalg.norm(embeddings[:, np.newaxis] - embeddings, axis=2)
+    expected = []
+    for query in range(len(labels)):
+        others = np.arange(len(labels)) != query
+        relevant = labels[others] == labels[query]
+        if relevant.any():
+            expected.append(average_precision_score(relevant, -distance[query, others]))
+    assert metrics.retrieval(embeddings, labels)["map"] == pytest.approx(np.mean(expected))
+
+
+def test_clustering_finds_classes_that_are_far_apart(rng):
+    labels = np.repeat(np.arange(5), 20)
+    embeddings = 6 * np.eye(5)[labels] + 0.1 * rng.normal(size=(100, 5))
+    assert metrics.clustering_nmi(embeddings, labels) > 0.85
+    assert metrics.clustering_nmi(rng.normal(size=(100, 5)), labels) < 0.3
+    assert metrics.clustering_nmi(np.eye(5)[labels], labels) == pytest.approx(1)
+    many = np.arange(100_000)
+    assert metrics.clustering_nmi(np.ones((100_000, 1)), many) is None  # would take minutes
 
 
 def test_a_query_without_an_image_of_its_class_in_the_gallery_does_not_count():
@@ -249,7 +269,9 @@ def test_equally_near_images_are_ranked_by_index():
     # Identical embeddings: the ranking is the index. By hand, labels 0 1 0 1:
     # image 0 ranks 1 2 3, 1 ranks 0 2 3, 2 ranks 0 1 3, 3 ranks 0 1 2; R is 1.
     collapsed = metrics.retrieval(np.ones((4, 2)), np.array([0, 1, 0, 1]))
-    assert collapsed == {"recall_at_1": 0.25, "recall_at_5": 1.0, "map_at_r": 0.25}
+    assert [collapsed[f"recall_at_{k}"] for k in (1, 2, 5)] == [0.25, 0.75, 1.0]
+    assert collapsed["map_at_r"] == 0.25
+    assert collapsed["map"] == pytest.approx(1 / 3)  # after all others that are as near
 
 
 def test_retrieval_among_thousands_with_ties_equals_a_full_sort(rng):
@@ -263,11 +285,23 @@ def test_retrieval_among_thousands_with_ties_equals_a_full_sort(rng):
     relevant_images = np.bincount(labels)[labels][:, np.newaxis] - 1
     precision = hits.cumsum(axis=1) / np.arange(1, n + 1)
     relevant = hits & (np.arange(n) < relevant_images)
+    # Of images at one distance, those of the class come last.
+    last = np.lexsort((labels == labels[:, np.newaxis], squared))
+    hits_last = labels[last] == labels[:, np.newaxis]
+    at_end = squared[np.arange(n)[:, np.newaxis], last]
+    plain_map = 0.0
+    for row in range(n):
+        found = np.flatnonzero(hits_last[row] & np.isfinite(at_end[row]))
+        ends = np.searchsorted(at_end[row], at_end[row][found], side="right")
+        plain_map += np.mean(np.arange(1, len(found) + 1) / ends) / n
     assert metrics.retrieval(embeddings, labels) == pytest.approx(
         {
             "recall_at_1": hits[:, 0].mean(),
+            "recall_at_2": hits[:, :2].any(axis=1).mean(),
             "recall_at_5": hits[:, :5].any(axis=1).mean(),
             "map_at_r": ((precision * relevant) / relevant_images).sum(axis=1).mean(),
+            "ap_at_10": (precision * hits)[:, :10].sum(axis=1).mean() / 10,
+            "map": plain_map,
         },
         abs=1e-9,
     )
