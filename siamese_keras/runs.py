@@ -74,7 +74,14 @@ def load_run(path: Path) -> tuple[keras.Model, dict[str, Any]]:
     """
     for name in ("config.json", "model.json", "outer.keras"):
         if not (path / name).is_file():
-            raise ModelError(f"`{path}` is not the folder of a complete run: it has no {name}.")
+            hint = (
+                f" Its training has not ended: go on with `siamese-keras train --resume {path}`."
+                if (path / "checkpoints").is_dir()
+                else ""
+            )
+            raise ModelError(
+                f"`{path}` is not the folder of a complete run: it has no {name}.{hint}"
+            )
     config = Config.load(path / "config.json")
     try:
         facts = json.loads((path / "model.json").read_text(encoding="utf-8"))

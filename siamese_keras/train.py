@@ -179,7 +179,10 @@ def _seeds(text: str) -> list[int]:
 
 
 def _minutes(text: str) -> float:
-    minutes = float(text)
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
     if not minutes > 0:
         raise argparse.ArgumentTypeError(f"expected a number greater than 0, not {text!r}")
     return minutes

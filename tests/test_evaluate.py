@@ -71,7 +71,10 @@ def test_what_is_not_a_run_is_refused(run, exported, tmp_path, capsys):
     assert f"`{none}` must be the folder of a run" in refused(capsys, none, "--data-dir", SAMPLE)
     (run / "model.json").unlink()
     line = refused(capsys, run, "--data-dir", SAMPLE)
-    assert line == f"error: `{run}` is not the folder of a complete run: it has no model.json."
+    assert line == (
+        f"error: `{run}` is not the folder of a complete run: it has no model.json. Its training "
+        f"has not ended: go on with `siamese-keras train --resume {run}`."
+    )
 
 
 def test_test_pairs_of_a_protocol_of_its_own(run, sample, tmp_path, capsys):

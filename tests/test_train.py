@@ -461,6 +461,8 @@ def test_a_training_of_several_seeds_is_resumed(fits, tmp_path, capsys):
         (["--seeds", "1,2"], 2, "argument --seeds: not allowed with --resume"),
         (["--run-dir", "other"], 2, "argument --run-dir: not allowed with --resume"),
         (["--checkpoint-minutes", "0"], 2, "expected a number greater than 0, not '0'"),
+        (["--checkpoint-minutes", "x"], 2, "expected a number greater than 0, not 'x'"),
+        (["--devices", "0"], 2, "argument --devices: expected a number from 1, not '0'"),
     ],
 )
 def test_options_that_contradict_the_run_are_named(capfd, tmp_path, options, status, message):
