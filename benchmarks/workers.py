@@ -1,6 +1,6 @@
 """Are several processes together as good as one, and what does their communication take?
 
-    python benchmarks/workers.py [--numbers 1,2,4] [--seeds 0,1,2] [--epochs 2]
+    python benchmarks/workers.py [--numbers 1,2,4] [--seeds 0,1,2] [--epochs 1]
 
 Trains preset `fast`, without bfloat16, with so many processes on this machine, which share each
 batch through `MultiWorkerMirroredStrategy`; the first one scores the model by Fashion-MNIST's test
@@ -106,7 +106,7 @@ def main() -> None:
     numbers = {"type": lambda text: list(map(int, text.split(",")))}
     parser.add_argument("--numbers", default=[1, 2, 4], help="of processes (1,2,4)", **numbers)
     parser.add_argument("--seeds", default=[0, 1, 2], help="(0,1,2)", **numbers)
-    parser.add_argument("--epochs", type=int, default=2, help="of each training (2)")
+    parser.add_argument("--epochs", type=int, default=1, help="of each training (1)")
     parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--share", type=int, default=1, help=argparse.SUPPRESS)
     options = parser.parse_args()
