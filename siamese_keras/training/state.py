@@ -48,6 +48,7 @@ class TrainingState:
         self.has_folder = writes and folder is not None
         self._config, self._data, self._folder = config, data, folder
         self._read: Checkpoint | None = None
+        self._steps_per_epoch = 0
         self._seconds_before = 0.0
         self._started = time.monotonic()
 
@@ -75,6 +76,9 @@ class TrainingState:
             self.history = {name: list(map(float, v)) for name, v in facts["history"].items()}
             self.best_auc, self.best_epoch = float(facts["best_auc"]), int(facts["best_epoch"])
             self._seconds_before = float(facts["seconds"])
+            self._steps_per_epoch = int(facts["steps_per_epoch"])
+            if checkpoint.step and checkpoint.step >= self._steps_per_epoch:
+                raise ValueError(f"an epoch has {self._steps_per_epoch} steps")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"The checkpoints in `{self._folder}` are damaged: {error}") from None
         _check_same(before, self._config, checkpoint)
@@ -114,17 +118,23 @@ class TrainingState:
         if self._read is None:
             return
         for name, variables in _variables(outer, metrics).items():
-            arrays = self._read.arrays.get(name, ())
-            if name == "metrics" and not self.step:
-                continue
-            found = [(array.shape, array.dtype.name) for array in arrays]
-            if found != [(tuple(v.shape), str(v.dtype)) for v in variables]:
-                raise DataError(
-                    f"The checkpoints in `{self._folder}` are of another model: the shapes of its "
-                    f"{name} differ."
-                )
-            for variable, array in zip(variables, arrays, strict=True):
-                variable.assign(array)
+            if name != "metrics" or self.step:
+                arrays = self._read.arrays.get(name, ())
+                self._check_shapes(name, arrays, variables)
+                for variable, array in zip(variables, arrays, strict=True):
+                    variable.assign(array)
+        if self.best_weights:
+            self._check_shapes("best", self.best_weights, outer.weights)
+
+    def _check_shapes(
+        self, name: str, arrays: Sequence[np.ndarray], variables: Sequence[Any]
+    ) -> None:
+        found = [(array.shape, array.dtype.name) for array in arrays]
+        if found != [(tuple(v.shape), str(v.dtype)) for v in variables]:
+            raise DataError(
+                f"The checkpoints in `{self._folder}` are of another model: the shapes of its "
+                f"{name} differ."
+            )
 
     def save(
         self,
@@ -173,10 +183,10 @@ class TrainingState:
         Raises:
             ArgumentError: When they had another number, as `min_steps` may bring about.
         """
-        if self._read is not None and self._read.facts["steps_per_epoch"] != steps_per_epoch:
+        if self._read is not None and self._steps_per_epoch != steps_per_epoch:
             raise ArgumentError(
                 "Epochs must have as many steps as those before, which `min_steps` and `epochs` "
-                f"decide on: {self._read.facts['steps_per_epoch']}. Received: {steps_per_epoch}"
+                f"decide on: {self._steps_per_epoch}. Received: {steps_per_epoch}"
             )
 
 

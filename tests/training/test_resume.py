@@ -12,6 +12,7 @@ from siamese_keras import Config, fit, load_verifier
 from siamese_keras.errors import ArgumentError, DataError
 from siamese_keras.evaluation.protocol import validation_auc
 from siamese_keras.files import read_columns
+from siamese_keras.training.checkpoints import Checkpoint, newest_checkpoint, write_checkpoint
 
 # Dropout and augmentation draw random numbers, batch normalization counts, Muon has momentum.
 CONFIG = dataclasses.replace(
@@ -153,6 +154,41 @@ def test_another_model_is_refused(sample, tmp_path):
     killed(sample, tmp_path, STEPS + 1, base_model=own(4))
     with pytest.raises(DataError, match="are of another model: the shapes of its model differ"):
         train(sample, tmp_path, resume=True, base_model=own(5))
+
+
+@pytest.fixture(scope="module")
+def killed_run(sample, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("killed")
+    killed(sample, folder, STEPS + 4, checkpoint_minutes=1e-9)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("facts", "arrays"),
+    [
+        ({"config": {"margin": "wide"}}, {}),
+        ({"config": 3}, {}),
+        ({"history": {"loss": ["low"]}}, {}),
+        ({"history": None}, {}),
+        ({"best_auc": "high"}, {}),
+        ({"seconds": None}, {}),
+        ({"steps_per_epoch": 3}, {}),
+        ({"steps_per_epoch": []}, {}),
+        ({}, {"model": [np.zeros(3)]}),
+        ({}, {"optimizer": []}),
+        ({}, {"metrics": []}),
+        ({}, {"best": [np.zeros(3, np.float32)]}),
+    ],
+)
+def test_a_crafted_checkpoint_is_one_line(sample, killed_run, tmp_path, facts, arrays):
+    checkpoint = newest_checkpoint(killed_run / "checkpoints")
+    crafted = Checkpoint(
+        checkpoint.epoch, checkpoint.step,
+        {**checkpoint.facts, **facts}, {**checkpoint.arrays, **arrays},
+    )  # fmt: skip
+    write_checkpoint(tmp_path / "checkpoints", crafted)
+    with pytest.raises(DataError, match=r"The checkpoints in `.*` are (damaged|of another model):"):
+        train(sample, tmp_path, resume=True)
 
 
 def test_a_constant_learning_rate_lets_a_finished_training_go_on(sample, tmp_path):
