@@ -79,7 +79,7 @@ class TrainingState:
             self._steps_per_epoch = int(facts["steps_per_epoch"])
             if checkpoint.step and checkpoint.step >= self._steps_per_epoch:
                 raise ValueError(f"an epoch has {self._steps_per_epoch} steps")
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(f"The checkpoints in `{self._folder}` are damaged: {error}") from None
         _check_same(before, self._config, checkpoint)
         if data != self._data:

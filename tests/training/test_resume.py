@@ -174,6 +174,7 @@ def killed_run(sample, tmp_path_factory):
         ({"seconds": None}, {}),
         ({"steps_per_epoch": 3}, {}),
         ({"steps_per_epoch": []}, {}),
+        ({"steps_per_epoch": float("inf")}, {}),
         ({}, {"model": [np.zeros(3)]}),
         ({}, {"optimizer": []}),
         ({}, {"metrics": []}),
