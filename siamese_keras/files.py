@@ -19,7 +19,8 @@ from siamese_keras.errors import ArgumentError, DataError
 
 COMMAND = "command.json"  # in the folder of a run: what `siamese-keras train` was asked for
 _LOCK = ".lock"
-_BEFORE_TRAINING = {_LOCK, COMMAND, "config.json"}  # what may be in a folder without a training
+_NEW = {_LOCK, COMMAND}  # what may be in the folder of a new training
+_BEGUN = {*_NEW, "config.json", "tensorboard"}  # and of one that has written no checkpoint yet
 
 
 @contextlib.contextmanager
@@ -100,10 +101,11 @@ def locked_run(path: str | os.PathLike[str], *, resume: bool = False) -> Iterato
     path = Path(path)
     if not resume:
         path.mkdir(parents=True, exist_ok=True)
-    names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-    if not resume and names - _BEFORE_TRAINING:
+    names = {e.name for e in path.iterdir()} if path.is_dir() else set()
+    names = {name for name in names if not name.startswith(".writing-")}
+    if not resume and names - _NEW:
         raise ArgumentError(f"`run_dir` must be a new or empty folder. Received: `{path}`")
-    if resume and not (names & {"checkpoints", COMMAND} or (names and names <= _BEFORE_TRAINING)):
+    if resume and not (names & {"checkpoints", COMMAND} or (names and names <= _BEGUN)):
         raise ArgumentError(f"There is no training to resume in `{path}`: it has no checkpoints.")
     try:  # one object for each folder: a program may lock it, and call `fit`, which does so again
         lock = filelock.FileLock(path / _LOCK, timeout=0, is_singleton=True)
@@ -119,10 +121,14 @@ def locked_run(path: str | os.PathLike[str], *, resume: bool = False) -> Iterato
 
 
 def clear_unused(path: Path) -> None:
-    """Empty the folder of a training that has written nothing but its settings."""
+    """Empty the folder of a new training that has written nothing but its settings.
+
+    The caller holds its lock.
+    """
+    settings = {*_NEW, "config.json"}
     with contextlib.suppress(OSError):
-        if {entry.name for entry in path.iterdir()} <= _BEFORE_TRAINING:
-            for name in _BEFORE_TRAINING:
+        if {entry.name for entry in path.iterdir()} <= settings:
+            for name in settings:
                 (path / name).unlink(missing_ok=True)
 
 

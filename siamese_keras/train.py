@@ -16,6 +16,7 @@ import dataclasses
 import datetime
 import importlib.util
 import itertools
+import math
 import os
 import shlex
 import sys
@@ -113,21 +114,21 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
 
     def program() -> int:
         if os.environ.get("TF_CONFIG"):
-            from siamese_keras.training.distribution import connect_workers
-
-            workers = connect_workers()
-            if workers is not None and not workers.is_chief:
-                return _work(options, None if options.resume else command)
+            wanted = resumed_command(options.resume, options) if options.resume else command
+            if not _is_chief(wanted, options):
+                return _work(wanted, options)
         if options.resume:
             with resumable(options.resume), locked_run(options.resume, resume=True):
                 return _run(resumed_command(options.resume, options), options.resume, options)
         run_dir = options.run_dir or _default_run_dir(options.config or options.preset or "fast")
         try:
             with resumable(run_dir), locked_run(run_dir):
-                command.save(run_dir)
-                return _run(command, run_dir, options)
+                try:
+                    command.save(run_dir)
+                    return _run(command, run_dir, options)
+                finally:
+                    clear_unused(run_dir)
         finally:
-            clear_unused(run_dir)
             if options.run_dir is None:
                 with contextlib.suppress(OSError):
                     run_dir.rmdir()  # if nothing was written
@@ -135,14 +136,32 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
     return run_program(program, traceback=options.traceback)
 
 
-def _work(options: argparse.Namespace, command: Command | None) -> int:
+def _is_chief(command: Command, options: argparse.Namespace) -> bool:
+    """Connect with the workers that TF_CONFIG names, and return whether this one is the chief.
+
+    When all epochs are done there is nothing to share, and the others may have ended.
+    """
+    from siamese_keras.training.checkpoints import epochs_done
+    from siamese_keras.training.distribution import connect_workers, is_chief
+
+    if command.seeds:
+        raise ArgumentError("--seeds is not supported with TF_CONFIG: start a training for each.")
+    chief = is_chief()
+    epochs = command.config.epochs + command.config.fine_tune
+    if options.resume and epochs_done(options.resume / "checkpoints") >= epochs:
+        del os.environ["TF_CONFIG"]
+    else:
+        connect_workers()
+    return chief
+
+
+def _work(command: Command, options: argparse.Namespace) -> int:
     """Train as a worker that is not the chief, which alone writes and scores."""
+    if not os.environ.get("TF_CONFIG"):
+        return 0
     from siamese_keras.data.datasets import load_config_dataset, resolved_config
     from siamese_keras.training.trainer import fit
 
-    command = command or resumed_command(options.resume, options)
-    if command.seeds:
-        raise ArgumentError("--seeds is not supported with TF_CONFIG: start a training for each.")
     dataset = load_config_dataset(command.config, command.data_dir, cache_dir=command.cache_dir)
     fit(
         dataset,
@@ -163,8 +182,6 @@ def _run(command: Command, run_dir: Path, options: argparse.Namespace) -> int:
         command.config, command.data_dir, cache_dir=command.cache_dir,
         progress=progress_line("images"),
     )  # fmt: skip
-    if command.seeds and os.environ.get("TF_CONFIG"):
-        raise ArgumentError("--seeds is not supported with TF_CONFIG: start a training for each.")
     if command.seeds:
         return _train_seeds(command, dataset, run_dir, options)
     return 130 if _train(command, command.config, dataset, run_dir, options) is None else 0
@@ -183,7 +200,7 @@ def _minutes(text: str) -> float:
         minutes = float(text)
     except ValueError:
         minutes = 0.0
-    if not minutes > 0:
+    if not 0 < minutes < math.inf:
         raise argparse.ArgumentTypeError(f"expected a number greater than 0, not {text!r}")
     return minutes
 
@@ -234,7 +251,8 @@ def _train(
         verbose="auto" if sys.stdout.isatty() else 2,
         resume=options.resume is not None and run_dir.is_dir() and any(run_dir.iterdir()),
         checkpoint_minutes=command.checkpoint_minutes,
-        devices=command.devices,
+        # Other machines may go on with a run than those that began it.
+        devices=options.devices if os.environ.get("TF_CONFIG") else command.devices,
     )
     if verifier.training["interrupted"]:
         score = ["python", "-m", "siamese_keras.evaluate", str(run_dir)]

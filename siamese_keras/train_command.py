@@ -92,7 +92,10 @@ def resumed_command(run_dir: Path, options: argparse.Namespace) -> Command:
         else:
             raise ArgumentError(f"There is no training to resume in `{run_dir}`.")
         config = config or command.config
-    except (TypeError, KeyError, AttributeError, RecursionError, json.JSONDecodeError) as error:
+    except (
+        TypeError, KeyError, AttributeError, RecursionError, json.JSONDecodeError,
+        UnicodeDecodeError,
+    ) as error:  # fmt: skip
         raise ArgumentError(f"`{path}` is damaged: {error!r}") from None
     chosen = chosen_settings(options)
     differing = [

@@ -8,6 +8,7 @@ import pytest
 from siamese_keras.errors import ArgumentError, DataError
 from siamese_keras.files import (
     atomic_path,
+    clear_unused,
     locked_run,
     read_columns,
     write_columns,
@@ -100,6 +101,27 @@ def test_two_trainings_into_one_folder_are_refused_and_a_killed_one_is_not_in_th
             other.kill()
     with locked_run(tmp_path, resume=resume), locked_run(tmp_path, resume=resume):
         pass  # the second one as `fit` does within the program that holds the first one
+
+
+def test_settings_of_another_training_are_not_taken_for_a_new_folder(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ArgumentError, match="must be a new or empty folder"), locked_run(tmp_path):
+        pass
+    with locked_run(tmp_path, resume=True):  # killed before the first checkpoint
+        pass
+    assert (tmp_path / "config.json").read_text() == "{}"
+
+
+def test_a_folder_is_cleared_unless_something_was_written(tmp_path):
+    (tmp_path / ".writing-abc").mkdir()  # by a program that was killed
+    with locked_run(tmp_path):
+        (tmp_path / "command.json").write_text("{}")
+        clear_unused(tmp_path)
+        assert listing(tmp_path) == []
+    (tmp_path / "history.csv").write_text("loss")
+    (tmp_path / "command.json").write_text("{}")
+    clear_unused(tmp_path)
+    assert {"command.json", "history.csv"} <= set(listing(tmp_path))
 
 
 def test_what_a_killed_training_was_writing_is_removed_when_it_is_resumed(tmp_path):

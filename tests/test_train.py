@@ -1,5 +1,6 @@
 """The program `train`: what it prints and writes, and every error in one line."""
 
+import concurrent.futures
 import dataclasses
 import json
 import os
@@ -20,7 +21,7 @@ from helpers.tiny import SAMPLE, TINY
 from siamese_keras import evaluate, export, load_verifier, predict, train
 from siamese_keras.errors import DataError, TrainingError
 from siamese_keras.evaluation import report
-from siamese_keras.files import write_json
+from siamese_keras.files import locked_run, write_json
 from siamese_keras.train import main
 from siamese_keras.train_command import Command
 from siamese_keras.training import trainer
@@ -461,6 +462,7 @@ def test_a_training_of_several_seeds_is_resumed(fits, tmp_path, capsys):
         (["--seeds", "1,2"], 2, "argument --seeds: not allowed with --resume"),
         (["--run-dir", "other"], 2, "argument --run-dir: not allowed with --resume"),
         (["--checkpoint-minutes", "0"], 2, "expected a number greater than 0, not '0'"),
+        (["--checkpoint-minutes", "inf"], 2, "expected a number greater than 0, not 'inf'"),
         (["--checkpoint-minutes", "x"], 2, "expected a number greater than 0, not 'x'"),
         (["--devices", "0"], 2, "argument --devices: expected a number from 1, not '0'"),
     ],
@@ -498,6 +500,29 @@ def test_a_command_that_is_no_json_object_is_one_line(capfd, tmp_path, content):
     (saved_command(tmp_path) / "command.json").write_text(content)
     _, line = refused(capfd, "--resume", tmp_path / "run")
     assert "command.json` is damaged" in line
+
+
+def test_a_refused_start_leaves_the_files_of_the_other_training(capfd, tmp_path):
+    run = saved_command(tmp_path)
+    with locked_run(run):
+        # Another thread, as the lock is this one's.
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            assert pool.submit(main, [*OPTIONS, "--run-dir", str(run)]).result() == 1
+        assert capfd.readouterr().err == f"error: Another training writes to `{run}`.\n"
+        assert (run / "command.json").is_file()
+
+
+def test_a_finished_run_is_scored_without_the_other_workers(fits, tmp_path, monkeypatch):
+    """The chief of a cluster failed after the training: the others have ended."""
+    run_dir = saved_command(tmp_path, baselines=False)
+    (run_dir / "checkpoints").mkdir()
+    (run_dir / "checkpoints" / f"epoch-{TINY.epochs:06d}-step-000000000.npz").write_text("")
+    cluster = {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}
+    for index, calls in ((1, 0), (0, 1)):
+        task = {"type": "worker", "index": index}
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+        assert main(["--resume", str(run_dir)]) == 0
+        assert len(fits.calls) == calls
 
 
 def test_there_must_be_something_to_resume(capfd, tmp_path):

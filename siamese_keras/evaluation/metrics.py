@@ -245,14 +245,15 @@ def retrieval(
 def _average_precision(closeness: np.ndarray, relevant: np.ndarray) -> np.ndarray:
     """Return the average precision of each row over all ranks; each has a relevant value.
 
-    The rank of a value is how many are as large. Sorting values takes a tenth of sorting indices.
+    Before a relevant value come those that are larger, and others that are as large. Sorting values
+    takes a tenth of sorting indices.
     """
-    ordered = np.sort(closeness, axis=1)
     found = np.empty(len(closeness))
     for row, (values, mask) in enumerate(zip(closeness, relevant, strict=True)):
-        largest_first = -np.sort(-values[mask])
-        ranks = len(values) - np.searchsorted(ordered[row], largest_first, side="left")
-        found[row] = np.mean(np.arange(1, len(ranks) + 1) / ranks)
+        largest_first, others = -np.sort(-values[mask]), np.sort(values[~mask])
+        number = np.arange(1, len(largest_first) + 1)
+        before = len(others) - np.searchsorted(others, largest_first, side="left")
+        found[row] = np.mean(number / (number + before))
     return found
 
 

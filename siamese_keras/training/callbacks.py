@@ -19,6 +19,7 @@ import tensorflow as tf
 from siamese_keras.errors import TrainingError
 from siamese_keras.evaluation.protocol import embeddings_auc
 from siamese_keras.files import write_columns
+from siamese_keras.training.distribution import Replicas
 from siamese_keras.training.state import TrainingState
 
 _BATCH_SIZE = 500
@@ -35,10 +36,15 @@ class ValidationAUC(keras.callbacks.Callback):
         base: The model that embeds.
         values: `[n, ...]`, what it embeds: the validation images, or features of them.
         labels: int `[n]`, their classes.
+        replicas: Those that are trained: all of them take the value of the first one, since others
+            may differ in the last digit.
     """
 
-    def __init__(self, base: keras.Model, values: np.ndarray, labels: np.ndarray):
+    def __init__(
+        self, base: keras.Model, values: np.ndarray, labels: np.ndarray, replicas: Replicas
+    ):
         super().__init__()
+        self._replicas = replicas
         self._values, self._labels = values, labels
         spec = tf.TensorSpec([None, *values.shape[1:]], tf.as_dtype(values.dtype))
         # A function of its own: what it runs in bfloat16 is not run so after the training.
@@ -51,7 +57,8 @@ class ValidationAUC(keras.callbacks.Callback):
         starts = range(0, len(self._values), _BATCH_SIZE)
         batches = [self._embed(self._values[start : start + _BATCH_SIZE]) for start in starts]
         if logs is not None:
-            logs["val_roc_auc"] = embeddings_auc(np.concatenate(batches), self._labels)
+            auc = embeddings_auc(np.concatenate(batches), self._labels)
+            logs["val_roc_auc"] = float(self._replicas.gathered(auc)[0])
 
 
 class Guard(keras.callbacks.Callback):
@@ -62,13 +69,14 @@ class Guard(keras.callbacks.Callback):
 
     Args:
         margin: Margin of the loss: the scale against which a distance is small.
+        good: Weights to put back when the first epoch fails, of a training that is resumed.
     """
 
-    def __init__(self, margin: float):
+    def __init__(self, margin: float, good: Sequence[np.ndarray] = ()):
         super().__init__()
         self.margin = margin
         self.warned = False
-        self._good: list[np.ndarray] = []
+        self._good = list(good)
         self._epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -105,10 +113,10 @@ class Guard(keras.callbacks.Callback):
         self._good = self.model.get_weights()
 
     def _end(self, reason: str) -> None:
-        kept = "No epoch before it was good."
+        kept = "There are no good weights from before."
         if self._good:
             self.model.set_weights(self._good)
-            kept = "The weights of the epoch before are kept."
+            kept = "The last good weights are kept."
         raise TrainingError(f"{reason}. Try a lower learning rate. {kept}")
 
 
@@ -251,8 +259,9 @@ class StopOnSignal(keras.callbacks.Callback):
         self._restore()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Ask `fit` to stop."""
-        self._stop_if_requested()
+        """Ask `fit` to stop, unless the epoch ends here: a whole one is saved first."""
+        if batch + 1 != self.params.get("steps"):
+            self._stop_if_requested()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Ask `fit` to stop: the signal may have come during validation."""

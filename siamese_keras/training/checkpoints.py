@@ -70,9 +70,10 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
             old.unlink()
 
 
-def has_checkpoint(folder: Path) -> bool:
-    """Return whether there is a checkpoint in `folder`, damaged or not."""
-    return bool(_checkpoints(folder))
+def epochs_done(folder: Path) -> int:
+    """Return the number of whole epochs that are done by the newest checkpoint, damaged or not."""
+    paths = _checkpoints(folder)
+    return int(_NAME.fullmatch(paths[-1].name)[1]) if paths else 0  # type: ignore[index]
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import json
 import os
 import traceback
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from siamese_keras.errors import ArgumentError, TrainingError, plain_reason
@@ -65,6 +67,26 @@ class Replicas:
             model = kind(copy.inputs, copy.outputs, name=outer.name)
             model.set_weights(outer.get_weights())
         return model
+
+    def gathered(self, value: float) -> np.ndarray:
+        """Return the values that all processes give here, the same array in each of them."""
+        if self.strategy is None or not self.has_others:
+            return np.array([value])
+        here = self.strategy.run(lambda: tf.constant([value], tf.float64))
+        return self.strategy.gather(here, axis=0).numpy()
+
+    def check_equal(self, facts: Any) -> None:
+        """Raise unless all processes give the same facts: a list or dictionary for JSON.
+
+        Raises:
+            ArgumentError: In all of them.
+        """
+        digest = hashlib.sha256(json.dumps(facts).encode()).digest()
+        if len(set(self.gathered(int.from_bytes(digest[:6], "big")).tolist())) > 1:
+            raise ArgumentError(
+                "All workers must train with the same settings and data, and read the same "
+                "checkpoint. Received: different ones"
+            )
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """Return the context in which variables are made that all replicas share."""
@@ -116,6 +138,15 @@ def _vectors(logs: dict[str, Any]) -> dict[str, tf.Tensor]:
     return {name: tf.reshape(tf.convert_to_tensor(value), [1]) for name, value in logs.items()}
 
 
+def is_chief() -> bool:
+    """Return whether this machine writes the run: it is the first one that TF_CONFIG names.
+
+    Raises:
+        ArgumentError: When TF_CONFIG is wrong.
+    """
+    return _parsed(os.environ["TF_CONFIG"])[1]
+
+
 def replicas_for(devices: int | None) -> Replicas:
     """Return the replicas for a training.
 
@@ -165,7 +196,7 @@ def connect_workers() -> Replicas | None:
     text = os.environ.get("TF_CONFIG", "")
     if not text.strip():
         return None
-    workers, is_chief = _parsed(text)
+    workers, first = _parsed(text)
     if len(workers) < 2:
         return None
     try:
@@ -175,7 +206,11 @@ def connect_workers() -> Replicas | None:
             "With TF_CONFIG, `connect_workers` must be called before TensorFlow runs anything. "
             f"{str(error).partition(chr(10))[0]}"
         ) from None
-    return Replicas(strategy, is_chief, has_others=True)
+    except tf.errors.OpError as error:
+        raise ArgumentError(
+            f"The workers of TF_CONFIG cannot be connected. {plain_reason(error.message)}"
+        ) from None
+    return Replicas(strategy, first, has_others=True)
 
 
 def _parsed(text: str) -> tuple[Sequence[str], bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import math
@@ -37,7 +38,7 @@ from siamese_keras.training.callbacks import (
     ValidationAUC,
     is_stale,
 )
-from siamese_keras.training.distribution import Replicas, lost_worker
+from siamese_keras.training.distribution import Replicas
 from siamese_keras.training.losses import ContrastiveLoss
 from siamese_keras.training.metrics import pair_metrics
 from siamese_keras.training.mixed_precision import bfloat16_convolutions
@@ -104,6 +105,7 @@ def fit_pairs(
     if (epoch, step) != (first_epoch, 0):
         state.check_steps(steps)
         state.restore(model, metrics)
+    replicas.check_equal([dataclasses.asdict(config), dataset.fingerprint, epoch, step])
     pairs = functools.partial(
         pairs_of, kind=config.pairs, batch_size=batch_size, images_per_class=images_per_class
     )
@@ -113,8 +115,10 @@ def fit_pairs(
         ).cache()
     )
     validation_steps = steps_per_epoch(config.pairs, labels["validation"], batch_size)
-    # Outside of a run there is nothing to save: SIGTERM ends the program as usual.
+    # Outside of a run there is nothing to save: SIGTERM ends the program as usual. A worker that
+    # stopped after a batch would leave the others waiting: it ends, and they see that.
     signals = [signal.SIGINT, *([signal.SIGTERM] if state.has_folder else [])]
+    signals = [] if replicas.has_others else signals
 
     def fit_epochs(first: int, last: int, *, done: int = 0) -> bool:
         """Fit epochs, the first one without the steps that are done; return whether to stop."""
@@ -146,10 +150,12 @@ def fit_pairs(
     wanted = config.bfloat16 and replicas.strategy is None
     with bfloat16_convolutions(wanted) as bfloat16, StopOnSignal(signals) as stop:
         all_callbacks = [
-            ValidationAUC(base_model_of(model), values["validation"], labels["validation"]),
+            ValidationAUC(
+                base_model_of(model), values["validation"], labels["validation"], replicas
+            ),
             *callbacks,
             History(state.history, history_file),
-            Guard(config.margin),
+            Guard(config.margin, model.get_weights() if state.is_past(first_epoch) else ()),
             KeepBest(state, patience=config.early_stopping, keep_weights=config.keep == "best"),
             Checkpoints(
                 state,
@@ -163,13 +169,12 @@ def fit_pairs(
             stop,
         ]
         try:
-            with lost_worker(replicas):
-                stopped = is_stale(state, epoch, config.early_stopping)
-                if step and not stopped:
-                    stopped = fit_epochs(epoch, epoch + 1, done=step)
-                    epoch += 1
-                if epoch < last_epoch and not stopped:
-                    fit_epochs(epoch, last_epoch)
+            stopped = is_stale(state, epoch, config.early_stopping)
+            if step and not stopped:
+                stopped = fit_epochs(epoch, epoch + 1, done=step)
+                epoch += 1
+            if epoch < last_epoch and not stopped:
+                fit_epochs(epoch, last_epoch)
         finally:
             if model is not outer:
                 outer.set_weights(model.get_weights())

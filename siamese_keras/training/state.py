@@ -212,10 +212,9 @@ def _check_same(before: Config, now: Config, checkpoint: Checkpoint) -> None:
                 f"schedule constant and no fine_tune. Received: epochs={now.epochs}, before "
                 f"{before.epochs}, schedule={now.schedule!r}"
             )
-        if now.epochs < checkpoint.epoch + bool(checkpoint.step):
+        if now.epochs < (begun := checkpoint.epoch + bool(checkpoint.step)):
             raise ArgumentError(
-                f"`epochs` must be at least those that are done, {checkpoint.epoch}. Received: "
-                f"{now.epochs}"
+                f"`epochs` must be at least those that have begun, {begun}. Received: {now.epochs}"
             )
         return
     if differing:

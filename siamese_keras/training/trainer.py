@@ -26,7 +26,7 @@ from siamese_keras.models.false_accepts import count_false_accepts
 from siamese_keras.models.outer_model import build_outer_model, pair_model
 from siamese_keras.presets import as_config
 from siamese_keras.runs import save_models
-from siamese_keras.training.distribution import replicas_for
+from siamese_keras.training.distribution import lost_worker, replicas_for
 from siamese_keras.training.pair_fit import fit_pairs
 from siamese_keras.training.state import TrainingState
 from siamese_keras.verifier import Verifier
@@ -127,6 +127,8 @@ def fit(
             state.resume()
         keras.utils.set_random_seed(config.seed)
         if folder is not None:
+            for name in ("model.json", "metrics.json"):  # of the model that is trained further
+                (folder / name).unlink(missing_ok=True)
             config.save(folder / "config.json")
             if tensorboard:
                 callbacks = [*callbacks, keras.callbacks.TensorBoard(folder / "tensorboard")]
@@ -140,7 +142,8 @@ def fit(
             history_file=None if folder is None else folder / "history.csv",
             checkpoint_minutes=checkpoint_minutes,
         )
-        return _fit(dataset, seen, config, folder, base_model, state, fit_stage)
+        with lost_worker(replicas):
+            return _fit(dataset, seen, config, folder, base_model, state, fit_stage)
 
 
 def _fit(

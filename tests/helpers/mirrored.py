@@ -19,6 +19,8 @@ from helpers.tiny import SAMPLE, TINY
 from siamese_keras import fit, load_dataset
 
 folder = Path(sys.argv[1])
+# Each device waits for the other one in a thread of its own.
+tf.config.threading.set_inter_op_parallelism_threads(8)
 two = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
 dataset = load_dataset("idx", data_dir=SAMPLE, validation_size=100)

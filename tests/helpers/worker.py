@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from helpers.tiny import SAMPLE, TINY
 from siamese_keras import connect_workers, fit, load_dataset
-from siamese_keras.errors import TrainingError
+from siamese_keras.errors import SiameseKerasError
 
 folder, epochs = Path(sys.argv[1]), int(sys.argv[2])
 index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
@@ -29,7 +29,7 @@ try:
     verifier = fit(
         dataset, config, run_dir=folder / "run", verbose=verbose, resume=sys.argv[3:] == ["resume"]
     )
-except TrainingError as error:
+except SiameseKerasError as error:
     print(error, file=sys.stderr)
     sys.exit(1)
 np.savez(folder / f"weights-{index}.npz", *verifier.base_model.get_weights())

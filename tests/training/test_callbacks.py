@@ -76,13 +76,13 @@ def test_a_training_that_cannot_go_on_ends_with_the_weights_of_the_last_good_epo
     callback.on_epoch_begin(2)
     with pytest.raises(TrainingError, match=message) as ended:
         fail(callback)
-    assert str(ended.value).endswith("The weights of the epoch before are kept.")
+    assert str(ended.value).endswith("The last good weights are kept.")
     assert callback.model.get_weights() == [0.0]
 
 
 def test_without_a_good_epoch_the_weights_stay():
     callback = guard(margin=6.0)  # against which 0.29 is small
-    with pytest.raises(TrainingError, match=r"collapsed.*No epoch before it was good\."):
+    with pytest.raises(TrainingError, match=r"collapsed.*There are no good weights from before\."):
         callback.on_epoch_end(0, logs(0.1, 0.29))
 
 

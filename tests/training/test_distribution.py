@@ -39,11 +39,20 @@ def free_addresses(number):
 
 @contextlib.contextmanager
 def workers(folder, number, *arguments):
-    """Start so many workers, and kill those that are left in the end."""
+    """Start so many workers, and kill those that are left in the end.
+
+    An argument may be a function of the number of the worker.
+    """
     addresses = free_addresses(number)
     started = [
         subprocess.Popen(
-            [sys.executable, "-u", HELPERS / "worker.py", folder, *map(str, arguments)],
+            [
+                sys.executable,
+                "-u",
+                HELPERS / "worker.py",
+                folder,
+                *(str(a(index) if callable(a) else a) for a in arguments),
+            ],
             env={
                 **os.environ,
                 "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -93,7 +102,7 @@ def test_workers_train_one_model_and_go_on_as_more_when_one_dies(tmp_path):
     assert last.endswith("Resume the training on all of them.")
     done = len(read_columns(tmp_path / "run" / "history.csv")["loss"])
     assert done >= 2
-    (tmp_path / "run" / "outer.keras").unlink()
+    assert not (tmp_path / "run" / "outer.keras").exists()
 
     with workers(tmp_path, 3, done + 2, "resume") as started:
         for process in started:
@@ -112,6 +121,16 @@ def test_workers_train_one_model_and_go_on_as_more_when_one_dies(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {
         "run", "weights-0.npz", "weights-1.npz", "weights-2.npz"
     }  # fmt: skip
+
+
+def test_workers_that_differ_are_refused_on_all_of_them(tmp_path):
+    """The second worker is asked for another number of epochs."""
+    with workers(tmp_path, 2, lambda index: 2 + index) as started:
+        for process in started:
+            _, err = process.communicate()
+            assert process.returncode == 1
+            assert "All workers must train with the same settings and data" in err
+    assert not (tmp_path / "run" / "model.json").exists()
 
 
 def test_two_devices_train_as_one_does_and_are_resumed_bit_for_bit(tmp_path):

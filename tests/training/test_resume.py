@@ -199,7 +199,7 @@ def test_a_constant_learning_rate_lets_a_finished_training_go_on(sample, tmp_pat
     extended = train(sample, tmp_path / "short", longer, resume=True)
     assert_equal(extended, train(sample, tmp_path / "long", longer))
     assert Config.load(tmp_path / "short" / "config.json") == longer
-    with pytest.raises(ArgumentError, match="`epochs` must be at least those that are done, 5"):
+    with pytest.raises(ArgumentError, match="`epochs` must be at least those that have begun, 5"):
         train(sample, tmp_path / "short", config, resume=True)
 
 
