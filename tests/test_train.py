@@ -55,7 +55,7 @@ def processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     exported = ("--export-dir", folder / "models")
     started = [
-        start(folder, "--epochs", 4, "--run-dir", folder / "whole", *exported),
+        start(folder, "--epochs", 1, "--run-dir", folder / "whole", *exported),
         start(folder, "--epochs", 2000, "--run-dir", folder / "interrupted"),
         start(folder, "--epochs", 2000, "--run-dir", folder / "terminated"),
     ]
@@ -119,27 +119,6 @@ def test_the_command_line_trains_scores_and_exports(processes, sample):
     assert (run / "embeddings.npz").is_file()
     repeated = load_verifier(run).evaluate(sample).metrics
     assert repeated["test"]["roc_auc"] == pytest.approx(metrics["test"]["roc_auc"], abs=1e-6)
-
-
-def test_a_killed_training_is_resumed_by_one_option_and_ends_as_the_whole_one(processes, capsys):
-    killed, whole = (processes.folder / name for name in ("killed", "whole"))
-    models = processes.folder / "models"
-    process = start(processes.folder, "--epochs", 4, "--run-dir", killed, "--export-dir", models)
-    send_in_epoch(process, 3, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
-    assert not (killed / "model.json").exists()
-    assert main(["--resume", str(killed)]) == 0
-    version = processes.folder / "models" / "fashion-mnist-sample" / "2"
-    assert capsys.readouterr().out.endswith(f"exported: {version}\n")
-    for name in ("history.csv", "classes.csv", "config.json", "false_accepts.csv"):
-        assert (killed / name).read_bytes() == (whole / name).read_bytes()
-    metrics = [json.loads((run / "metrics.json").read_text()) for run in (killed, whole)]
-    for found in metrics:
-        del found["seconds"], found["training"]["fit_seconds"]
-    assert metrics[0] == metrics[1]
-    weights = [load_verifier(run).base_model.get_weights() for run in (killed, whole)]
-    for found, expected in zip(*weights, strict=True):
-        np.testing.assert_array_equal(found, expected)
 
 
 class FakeVerifier:

@@ -14,7 +14,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from siamese_keras.errors import TrainingError
 from siamese_keras.evaluation.protocol import embeddings_auc
@@ -44,18 +43,16 @@ class ValidationAUC(keras.callbacks.Callback):
         self, base: keras.Model, values: np.ndarray, labels: np.ndarray, replicas: Replicas
     ):
         super().__init__()
-        self._replicas = replicas
+        self._base, self._replicas = base, replicas
         self._values, self._labels = values, labels
-        spec = tf.TensorSpec([None, *values.shape[1:]], tf.as_dtype(values.dtype))
-        # A function of its own: what it runs in bfloat16 is not run so after the training.
-        self._embed = tf.function(
-            lambda batch: base(batch, training=False), input_signature=[spec], autograph=False
-        )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Embed the validation images."""
-        starts = range(0, len(self._values), _BATCH_SIZE)
-        batches = [self._embed(self._values[start : start + _BATCH_SIZE]) for start in starts]
+        # Not compiled, which would take longer than it saves.
+        batches = [
+            np.asarray(self._base(self._values[start : start + _BATCH_SIZE], training=False))
+            for start in range(0, len(self._values), _BATCH_SIZE)
+        ]
         if logs is not None:
             auc = embeddings_auc(np.concatenate(batches), self._labels)
             logs["val_roc_auc"] = float(self._replicas.gathered(auc)[0])

@@ -2,7 +2,7 @@
 
     python mirrored.py FOLDER
 
-Trains on one device and on two, kills the latter and resumes it; writes weights to FOLDER.
+Trains once as a whole, and once killed and resumed; writes weights to FOLDER.
 """
 
 import dataclasses
@@ -42,7 +42,6 @@ def train(name, **options):
     np.savez(folder / f"{name}.npz", *verifier.base_model.get_weights())
 
 
-train("one")
 train("two", devices=2)
 try:
     train("killed", devices=2, checkpoint_minutes=1e-9, callbacks=[Kill()])

@@ -78,8 +78,7 @@ def whole(sample, tmp_path_factory):
     [
         (1, False, 10),  # before anything was saved but the beginning
         (STEPS + 4, False, 10),  # from the end of an epoch
-        (STEPS + 4, False, 1e-9),  # within an epoch, in the first pass over the images
-        (STEPS + 8, False, 1e-9),  # and in the second one
+        (STEPS + 8, False, 1e-9),  # within an epoch, in the second pass over the images
         (2 * STEPS, True, 1e-9),  # in validation, after the last step but one that was saved
         (3 * STEPS, False, 1e-9),
     ],
@@ -97,7 +96,7 @@ def test_a_resumed_training_ends_with_the_same_weights(
 def test_a_training_may_be_killed_again_and_again(sample, whole, tmp_path):
     minutes = {"checkpoint_minutes": 1e-9}
     killed(sample, tmp_path, 3, **minutes)
-    for step in (7, STEPS, STEPS + 1, 2 * STEPS + 5):
+    for step in (STEPS, STEPS + 4):
         killed(sample, tmp_path, step, resume=True, **minutes)
     assert_equal(train(sample, tmp_path, resume=True), whole)
 
