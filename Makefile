@@ -20,7 +20,7 @@ train: .venv/installed-diagrams data
 	$(BIN)/python -m siamese_keras.diagrams
 
 test: .venv/installed-test data
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check

@@ -21,7 +21,7 @@ from siamese_keras.files import read_columns
 from siamese_keras.training.distribution import connect_workers, replicas_for
 
 HELPERS = Path(__file__).parents[1] / "helpers"
-SECONDS = 150  # that a process may take, on a machine that is busy
+SECONDS = 240  # that a process may take, on a machine that is busy
 
 
 def config_of(index, addresses=("a:1", "b:2"), kind="worker"):
