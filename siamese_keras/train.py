@@ -113,19 +113,18 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
         parser.error("argument --tensorboard: needs `pip install tensorboard`")
 
     def program() -> int:
-        if os.environ.get("TF_CONFIG"):
-            wanted = resumed_command(options.resume, options) if options.resume else command
-            if not _is_chief(wanted, options):
-                return _work(wanted, options)
+        wanted = resumed_command(options.resume, options) if options.resume else command
+        if os.environ.get("TF_CONFIG") and not _is_chief(wanted, options):
+            return _work(wanted, options)
         if options.resume:
             with resumable(options.resume), locked_run(options.resume, resume=True):
-                return _run(resumed_command(options.resume, options), options.resume, options)
+                return _run(wanted, options.resume, options)
         run_dir = options.run_dir or _default_run_dir(options.config or options.preset or "fast")
         try:
             with resumable(run_dir), locked_run(run_dir):
                 try:
-                    command.save(run_dir)
-                    return _run(command, run_dir, options)
+                    wanted.save(run_dir)
+                    return _run(wanted, run_dir, options)
                 finally:
                     clear_unused(run_dir)
         finally:

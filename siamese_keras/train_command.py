@@ -90,7 +90,9 @@ def resumed_command(run_dir: Path, options: argparse.Namespace) -> Command:
         elif config is not None:
             command = Command(config)
         else:
-            raise ArgumentError(f"There is no training to resume in `{run_dir}`.")
+            raise ArgumentError(
+                f"There is no training to resume in `{run_dir}`: it has no checkpoints."
+            )
         config = config or command.config
     except (
         TypeError, KeyError, AttributeError, RecursionError, json.JSONDecodeError,
