@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -181,10 +182,10 @@ def _read_list(path: Path, part: str) -> list[ImageFile]:
                 f"`{path}` line {line}: split must be train, validation or test. Received: "
                 f"{split!r}"
             )
-        files.append(ImageFile(path.parent / name, label, named))
+        files.append(ImageFile(os.path.join(path.parent, name), label, named))  # noqa: PTH118
     if not files:
         raise DataError(f"`{path}` must list image files. Received: a header alone")
-    if not any(file.path.is_file() for file in files):
+    if not any(Path(file.path).is_file() for file in files):
         raise DataError(
             f"None of the {len(files)} files that `{path}` lists exists. Paths must be relative to "
             f"its folder. The first one: `{files[0].path}`"

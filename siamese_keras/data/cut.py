@@ -7,13 +7,12 @@ and adding an image leaves most of the others where they were.
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from siamese_keras.data.splits import Dataset, Source, Split, image_digests
+from siamese_keras.data.splits import Dataset, Source, Split, identical
 from siamese_keras.errors import ArgumentError, DataError
 
 # Images of a class that every split needs: one same pair.
@@ -48,24 +47,27 @@ def cut_dataset(
     """
     class_names, test, validation = source.class_names, source.test, source.validation
     own = [part for part in ("validation", "test") if getattr(source, part) is not None]
-    train, digests = in_content_order(source.train)
-    counts = np.bincount(train.labels, minlength=len(class_names))
+    order = content_order(source.train)
+    digests, labels = source.train.digests, source.train.labels
+    counts = np.bincount(labels, minlength=len(class_names))
     queries = None
     _check_counts(counts, class_names, splits=3 - len(own))
     if test is None:
         share = np.maximum(np.round(counts * test_share).astype(int), MIN_IMAGES)
-        held_out = _first_of_each_class(digests, train.labels, np.where(counts > 0, share, 0))
-        test, train = train.take(held_out), train.take(~held_out)
-        digests = list(itertools.compress(digests, ~held_out))
-        counts = np.bincount(train.labels, minlength=len(class_names))
+        held_out = _first_of_each_class(
+            digests[order], labels[order], np.where(counts > 0, share, 0)
+        )
+        test, order = source.train.take(order[held_out]), order[~held_out]
+        counts = np.bincount(labels[order], minlength=len(class_names))
     else:
         test, queries = own_test_images(source, test)
     if validation is None:
         quota = _quota(counts, validation_size)
-        held_out = _first_of_each_class(digests, train.labels, quota)
-        validation, train = train.take(held_out), train.take(~held_out)
+        held_out = _first_of_each_class(digests[order], labels[order], quota)
+        validation, order = source.train.take(order[held_out]), order[~held_out]
     else:
-        validation, _ = in_content_order(validation)
+        validation = validation.take(content_order(validation))
+    train = source.train.take(order)
     dataset = Dataset(train, validation, test, class_names, name=name, queries=queries)
     for part, split in dataset.splits.items():
         found = np.bincount(split.labels, minlength=len(counts))
@@ -90,22 +92,15 @@ def default_validation_size(images: int) -> int:
     return max(images // 12, min(500, images // 5))
 
 
-def in_content_order(split: Split) -> tuple[Split, list[bytes]]:
-    """Return the split in the order of its images' digests, and the digests in that order."""
-    order, digests = _content_order(split)
-    return split.take(order), digests
+def content_order(split: Split) -> np.ndarray:
+    """Return the indices that sort images by their digests, and identical ones by their labels."""
+    return np.lexsort((split.labels, split.digests))
 
 
 def own_test_images(source: Source, test: Split) -> tuple[Split, np.ndarray | None]:
     """Return test images in the order of their content, and which of them are queries."""
-    order, _ = _content_order(test)
+    order = content_order(test)
     return test.take(order), None if source.queries is None else source.queries[order]
-
-
-def _content_order(split: Split) -> tuple[np.ndarray, list[bytes]]:
-    digests, labels = image_digests(split.images), split.labels.tolist()
-    order = sorted(range(len(split)), key=lambda i: (digests[i], labels[i]))
-    return np.array(order, np.int64), [digests[i] for i in order]
 
 
 def _check_counts(counts: np.ndarray, class_names: Sequence[str], *, splits: int) -> None:
@@ -142,24 +137,22 @@ def _quota(counts: np.ndarray, size: int) -> np.ndarray:
     return quota
 
 
-def _first_of_each_class(
-    digests: Sequence[bytes], labels: np.ndarray, quota: np.ndarray
-) -> np.ndarray:
+def _first_of_each_class(digests: np.ndarray, labels: np.ndarray, quota: np.ndarray) -> np.ndarray:
     """Return a bool mask of the first `quota[label]` images of each label.
 
     Identical images, which stand side by side, are taken together or not at all.
     """
-    left, mask = quota.copy(), np.zeros(len(labels), bool)
-    for group in _identical(digests):
-        needed = Counter(labels[group].tolist())
+    left, classes, mask = quota.tolist(), labels.tolist(), np.zeros(len(labels), bool)
+    at = 0
+    for group in [*identical(digests), slice(len(classes), len(classes))]:
+        for i in range(at, group.start):  # images of which there is one
+            if left[classes[i]]:
+                left[classes[i]] -= 1
+                mask[i] = True
+        needed = Counter(classes[group])
         if all(left[label] >= count for label, count in needed.items()):
             mask[group] = True
             for label, count in needed.items():
                 left[label] -= count
+        at = group.stop
     return mask
-
-
-def _identical(digests: Sequence[bytes]) -> Iterator[list[int]]:
-    """Yield the indices of each run of equal digests."""
-    for _, run in itertools.groupby(range(len(digests)), key=digests.__getitem__):
-        yield list(run)

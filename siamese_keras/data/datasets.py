@@ -22,7 +22,6 @@ from siamese_keras.config import ColorMode, Config
 from siamese_keras.data.csv_files import load_csv
 from siamese_keras.data.cut import MIN_IMAGES, cut_dataset
 from siamese_keras.data.decode import scale_to_fit
-from siamese_keras.data.disk_arrays import joined
 from siamese_keras.data.idx import (
     FASHION_MNIST_SHA256,
     IDX_FILES,
@@ -39,7 +38,7 @@ from siamese_keras.data.open_set import (
     cut_classes,
     cut_validation_classes,
 )
-from siamese_keras.data.splits import Dataset, Source, Split
+from siamese_keras.data.splits import Dataset, Source, Split, join_splits
 from siamese_keras.data.tfds import load_tfds
 from siamese_keras.errors import ArgumentError, DataError, NotPreparedError, check_choice
 
@@ -162,12 +161,8 @@ def _cut(source: Source, name: str, validation_size: int, unseen_classes: Sequen
             DEFAULT_SHARE,
         )
     if unseen_classes and source.queries is None:
-        images = [split for split in splits if split is not None]
         dataset = cut_classes(
-            Split(
-                joined([split.images for split in images]),
-                np.concatenate([split.labels for split in images]),
-            ),
+            join_splits([split for split in splits if split is not None]),
             source.class_names,
             unseen_classes,
             name=name,

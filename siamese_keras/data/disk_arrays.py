@@ -6,24 +6,31 @@ when memory gets short.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from siamese_keras.files import writing_folder
+
+STALE_SECONDS = 7 * 24 * 3600  # no reading takes a week
 _ROWS = 1024  # copied at a time
 
 
-def taken(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """Return `array[indices]`: of an array on disk as an array on disk, in a file of its own.
+def taken(array: np.ndarray, indices: np.ndarray, keep: Path | None = None) -> np.ndarray:
+    """Return `array[indices]`: of an array on disk as an array on disk.
 
-    The file lies beside the one of `array`, has no name and is gone when nothing uses it.
+    Rows that follow one another are a part of `array`; others are copied into a file.
 
     Args:
         array: `[n, ...]`.
         indices: int `[k]`, or bool `[n]`.
+        keep: The file, which is not written again when it is there: its name must say what it
+            holds. None makes a file beside the one of `array` that has no name and is gone when
+            nothing uses it.
 
     Raises:
         OSError: When the disk is full.
@@ -33,28 +40,72 @@ def taken(array: np.ndarray, indices: np.ndarray) -> np.ndarray:
         return array[indices]
     if indices.dtype == bool:
         indices = np.flatnonzero(indices)
-    if not len(indices) or np.array_equal(indices, np.arange(len(array))):
-        return array[: len(indices)]
-    result = _on_disk((len(indices), *array.shape[1:]), array)
-    for start in range(0, len(indices), _ROWS):
-        result[start : start + _ROWS] = array[indices[start : start + _ROWS]]
-    return result
+    first = indices[0] if len(indices) else 0
+    if np.array_equal(indices, np.arange(first, first + len(indices))):
+        return array[first : first + len(indices)]
+    chunks = (array[indices[i : i + _ROWS]] for i in range(0, len(indices), _ROWS))
+    return _on_disk(chunks, len(indices), array, keep)
 
 
-def joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+def joined(arrays: Sequence[np.ndarray], keep: Path | None = None) -> np.ndarray:
     """Return `np.concatenate(arrays)`: on disk where the first one is; see `taken`."""
     if len(arrays) == 1:
         return arrays[0]
     if not isinstance(arrays[0], np.memmap):
         return np.concatenate(arrays)
-    result = _on_disk((sum(map(len, arrays)), *arrays[0].shape[1:]), arrays[0])
-    at = 0
-    for array in arrays:
-        for start in range(0, len(array), _ROWS):
-            rows = array[start : start + _ROWS]
-            result[at : at + len(rows)] = rows
-            at += len(rows)
+    chunks = (array[i : i + _ROWS] for array in arrays for i in range(0, len(array), _ROWS))
+    return _on_disk(chunks, sum(map(len, arrays)), arrays[0], keep)
+
+
+def mapped(path: Path) -> np.memmap | None:
+    """Return the array in an .npy file, or None when there is none or it is damaged."""
+    try:
+        array = np.load(path, mmap_mode="r")
+    except (OSError, ValueError):
+        return None
+    return array if isinstance(array, np.memmap) else None
+
+
+def _on_disk(
+    chunks: Iterator[np.ndarray], length: int, like: np.memmap, keep: Path | None
+) -> np.ndarray:
+    """Return chunks of rows as one array in a file; see `taken`."""
+    shape = (length, *like.shape[1:])
+    if keep is None:
+        with tempfile.NamedTemporaryFile(dir=Path(str(like.filename)).parent) as file:
+            reserve(file.fileno(), int(np.prod(shape)) * like.dtype.itemsize)
+            result = np.memmap(file, like.dtype, "r+", shape=shape)
+        _fill(result, chunks)
+        return result
+    found = mapped(keep)
+    if found is not None and (found.shape, found.dtype) == (shape, like.dtype):
+        return found
+    with writing_folder(keep.parent, stale_seconds=STALE_SECONDS) as temporary:
+        result = new_array(temporary / keep.name, shape, like.dtype)
+        _fill(result, chunks)
+        result.flush()
+        with contextlib.suppress(PermissionError):  # Windows: another program has it open
+            (temporary / keep.name).replace(keep)
     return result
+
+
+def _fill(array: np.ndarray, chunks: Iterator[np.ndarray]) -> None:
+    at = 0
+    for chunk in chunks:
+        array[at : at + len(chunk)] = chunk
+        at += len(chunk)
+
+
+def new_array(path: Path, shape: tuple[int, ...], dtype: np.dtype | type) -> np.memmap:
+    """Make an .npy file for an array that is yet to be filled.
+
+    Raises:
+        OSError: When the disk is full.
+    """
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    with path.open("r+b") as file:
+        reserve(file.fileno(), path.stat().st_size)
+    return array
 
 
 def reserve(file: int, size: int) -> None:
@@ -64,9 +115,3 @@ def reserve(file: int, size: int) -> None:
     """
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file, 0, max(size, 1))
-
-
-def _on_disk(shape: tuple[int, ...], like: np.memmap) -> np.memmap:
-    with tempfile.NamedTemporaryFile(dir=Path(str(like.filename)).parent) as file:
-        reserve(file.fileno(), int(np.prod(shape)) * like.dtype.itemsize)
-        return np.memmap(file, like.dtype, "r+", shape=shape)

@@ -1,8 +1,9 @@
 """The pixels of image files, decoded in parallel, in memory or in a cache on disk.
 
-A cache is a folder of `images.npy`, which is mapped into memory and not read into it, and
-`facts.json`. There is one for each folder of files and setting, written whole or not at all, and
-replaced when there are other files in it, or of other sizes or times of change.
+A cache is a folder of `images.npy`, which is mapped into memory and not read into it,
+`digests.npy` and `facts.json`. There is one for each folder of files and setting, written whole or
+not at all, and replaced when there are other files in it, or of other sizes or times of change.
+Splits of the images are kept beside them; see `Split.take`.
 """
 
 from __future__ import annotations
@@ -20,15 +21,14 @@ import numpy as np
 
 from siamese_keras.config import ColorMode
 from siamese_keras.data.decode import luminance, photo_fitter
-from siamese_keras.data.disk_arrays import reserve
+from siamese_keras.data.disk_arrays import STALE_SECONDS, mapped, new_array
 from siamese_keras.data.photo import is_flat, photo_size, read_photo
 from siamese_keras.data.splits import image_digests
 from siamese_keras.errors import DataError
 from siamese_keras.files import writing_folder
 
 MAX_DEFAULT_SIZE = 64  # of images when no size is asked for: a training of minutes, not hours
-_VERSION = 1  # of the decoder and of the folder's layout
-_STALE_SECONDS = 7 * 24 * 3600  # no reading takes a week
+_VERSION = 2  # of the decoder and of the folder's layout
 _CHUNK = 1024
 
 Progress = Callable[[int, int], None]
@@ -42,17 +42,19 @@ class Pixels:
         images: uint8 `[n, size, size, channels]`, of the files that can be read, in order.
         unread: Why others cannot be read, by their index in the list.
         flat: Indices of the images that are nearly of one color.
-        digests: SHA-256 of the pixels of each image.
+        digests: SHA-256 of the pixels of each image, as `image_digests` gives them.
+        cache: The folder of the cache, or None.
     """
 
     images: np.ndarray
     unread: dict[int, str]
     flat: list[int]
-    digests: list[bytes]
+    digests: np.ndarray
+    cache: Path | None = None
 
 
 def load_pixels(
-    paths: Sequence[Path],
+    paths: Sequence[str],
     where: Path,
     size: int,
     color_mode: ColorMode,
@@ -81,7 +83,8 @@ def load_pixels(
     folder = (
         cache_dir / hashlib.sha256(settings.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     )
-    files = repr([(str(path.absolute()), _state_of(path)) for path in paths])
+    inside = f"{where if where.is_dir() else where.parent}{os.sep}"
+    files = repr([(path.removeprefix(inside), _state_of(path)) for path in paths])
     state = hashlib.sha256(files.encode("utf-8", "surrogateescape")).hexdigest()
     cached = _read_cache(folder, state)
     if cached is None:
@@ -92,9 +95,9 @@ def load_pixels(
     return cached
 
 
-def _state_of(path: Path) -> tuple[int, int] | None:
+def _state_of(path: str) -> tuple[int, int] | None:
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116 - a `Path` for each file takes as long again
     except OSError:  # told when it is read
         return None
     return status.st_size, status.st_mtime_ns
@@ -106,12 +109,11 @@ def _read_cache(folder: Path, state: str) -> Pixels | None:
         facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
         if facts["state"] != state:
             return None
-        images = np.load(folder / "images.npy", mmap_mode="r")
-        digests = [bytes.fromhex(digest) for digest in facts["digests"]]
-        if len(images) < len(digests) or images.dtype != np.uint8:
+        images, digests = mapped(folder / "images.npy"), np.load(folder / "digests.npy")
+        if images is None or images.dtype != np.uint8 or len(images) < len(digests):
             return None
         unread = {int(i): reason for i, reason in facts["unread"].items()}
-        return Pixels(images[: len(digests)], unread, facts["flat"], digests)
+        return Pixels(images[: len(digests)], unread, facts["flat"], digests, folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -119,21 +121,21 @@ def _read_cache(folder: Path, state: str) -> Pixels | None:
 def _write_cache(
     folder: Path,
     state: str,
-    paths: Sequence[Path],
+    paths: Sequence[str],
     size: int,
     color_mode: ColorMode,
     progress: Progress | None,
 ) -> None:
-    with writing_folder(folder.parent, stale_seconds=_STALE_SECONDS) as temporary:
+    with writing_folder(folder.parent, stale_seconds=STALE_SECONDS) as temporary:
         (made := temporary / "made").mkdir()
 
         def allocate(name: str, shape: tuple[int, ...]) -> np.ndarray:
-            array = np.lib.format.open_memmap(made / name, "w+", np.uint8, shape)
-            with (made / name).open("r+b") as file:
-                reserve(file.fileno(), (made / name).stat().st_size)
-            return array
+            return new_array(made / name, shape, np.uint8)
 
         pixels = _decode(paths, size, color_mode, allocate, progress)
+        if isinstance(pixels.images, np.memmap):
+            pixels.images.flush()
+        np.save(made / "digests.npy", pixels.digests)
         name = "gray.npy" if pixels.images.shape[-1] == 1 else "color.npy"
         (made / name).rename(made / "images.npy")
         (made / "color.npy").unlink(missing_ok=True)
@@ -141,7 +143,6 @@ def _write_cache(
             "state": state,
             "unread": pixels.unread,
             "flat": pixels.flat,
-            "digests": [digest.hex() for digest in pixels.digests],
         }
         (made / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
         with contextlib.suppress(FileNotFoundError):  # of other files; its readers go on reading
@@ -154,7 +155,7 @@ def _write_cache(
 
 
 def _decode(
-    paths: Sequence[Path],
+    paths: Sequence[str],
     size: int,
     color_mode: ColorMode,
     allocate: Callable[[str, tuple[int, ...]], np.ndarray],
@@ -163,9 +164,9 @@ def _decode(
     size = size or default_image_size(paths)
     fit = photo_fitter((size, size, 3))
 
-    def read(path: Path) -> np.ndarray | str:
+    def read(path: str) -> np.ndarray | str:
         try:
-            return fit(read_photo(path.read_bytes()))
+            return fit(read_photo(Path(path).read_bytes()))
         except (DataError, OSError, MemoryError) as error:
             return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
@@ -193,12 +194,12 @@ def _decode(
     return Pixels(images, unread, flat, image_digests(images))
 
 
-def default_image_size(paths: Sequence[Path]) -> int:
+def default_image_size(paths: Sequence[str]) -> int:
     """Return a size for images of many sizes: the median of their smaller sides, at most 64."""
     sides = []
     for path in paths:
         try:
-            sides.append(min(photo_size(path)))
+            sides.append(min(photo_size(Path(path))))
         except (DataError, OSError):
             continue  # told when it is read
     return max(1, min(MAX_DEFAULT_SIZE, int(np.median(sides)))) if sides else MAX_DEFAULT_SIZE

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 import logging
 import os
 import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from siamese_keras.config import ColorMode
-from siamese_keras.data.image_cache import load_pixels
+from siamese_keras.data.image_cache import Pixels, load_pixels
 from siamese_keras.data.inputs import warn_of_flat
-from siamese_keras.data.splits import Source, Split
+from siamese_keras.data.splits import Source, Split, identical
 from siamese_keras.errors import DataError
 
 _log = logging.getLogger(__name__)
@@ -27,17 +26,16 @@ _PART = re.compile(
 _PART_OF_WORD = {"training": "train", "testing": "test", "val": "validation", "valid": "validation"}
 
 
-@dataclasses.dataclass(frozen=True)
-class ImageFile:
+class ImageFile(NamedTuple):
     """An image file of a class.
 
     Attributes:
-        path: The file.
+        path: The file, as text: of a hundred thousand files, objects of `Path` take seconds.
         class_name: Its class.
         part: `train`, `validation`, `test`, `query` or `gallery`.
     """
 
-    path: Path
+    path: str
     class_name: str
     part: str = "train"
 
@@ -104,7 +102,7 @@ def load_image_files(
     }
     _check_classes(names_of, where)
     _warn_of_copies(read, pixels.digests)
-    return _source(read, pixels.images, tuple(sorted({f.class_name for f in read})))
+    return _source(read, pixels, tuple(sorted({f.class_name for f in read})))
 
 
 def printable(name: str) -> str:
@@ -152,13 +150,13 @@ def _check_classes(names_of: dict[str, tuple[str, ...]], where: Path) -> None:
             )
 
 
-def _warn_of_copies(files: Sequence[ImageFile], digests: Sequence[bytes]) -> None:
+def _warn_of_copies(files: Sequence[ImageFile], digests: np.ndarray) -> None:
     """Warn of images that stand in two classes, and of test images that stand in training too."""
-    order = sorted(range(len(files)), key=digests.__getitem__)
+    order = np.argsort(digests, kind="stable")
     clashes: list[str] = []
     copied: dict[str, int] = {}
-    for _, run in itertools.groupby(order, key=digests.__getitem__):
-        same = [files[i] for i in run]
+    for run in identical(digests[order]):
+        same = [files[i] for i in order[run]]
         other = next((f for f in same if f.class_name != same[0].class_name), None)
         if other is not None:
             clashes.append(f"`{same[0].path}` and `{other.path}`")
@@ -174,14 +172,15 @@ def _warn_of_copies(files: Sequence[ImageFile], digests: Sequence[bytes]) -> Non
         _log.warning("%d of %d %s images are also training images.", count, whole, part)
 
 
-def _source(files: Sequence[ImageFile], images: np.ndarray, names: tuple[str, ...]) -> Source:
+def _source(files: Sequence[ImageFile], pixels: Pixels, names: tuple[str, ...]) -> Source:
     label_of = {name: label for label, name in enumerate(names)}
     labels = np.array([label_of[file.class_name] for file in files], np.int32)
     parts = np.array([file.part for file in files])
+    everything = Split(pixels.images, labels, cache=pixels.cache).with_digests(pixels.digests)
 
     def split(*chosen: str) -> Split | None:
         mask = np.isin(parts, chosen)
-        return Split(images, labels).take(mask) if mask.any() else None
+        return everything.take(mask) if mask.any() else None
 
     train = split("train")
     if train is None:  # `_check_classes` has seen some

@@ -159,7 +159,7 @@ def _class_folders(folder: Path, *, least: int) -> list[Path]:
     return subfolders
 
 
-def _class_files(folder: Path, *, strict: bool) -> tuple[list[Path], list[str]]:
+def _class_files(folder: Path, *, strict: bool) -> tuple[list[str], list[str]]:
     """Return the image files of a class, and the names of its other files."""
 
     def skip(error: OSError) -> None:
@@ -168,8 +168,8 @@ def _class_files(folder: Path, *, strict: bool) -> tuple[list[Path], list[str]]:
         _log.warning("Skipping `%s`: %s", error.filename, error.strerror)
 
     files = _visible_files(folder, skip)
-    images = [path for path in files if path.suffix.lower() in SUFFIXES]
-    others = [path.name for path in files if path.suffix.lower() not in SUFFIXES]
+    images = [path for path in files if path.lower().endswith(SUFFIXES)]
+    others = [Path(path).name for path in files if not path.lower().endswith(SUFFIXES)]
     if not images:
         raise DataError(
             f"`{folder}` must hold {FORMATS} files: it is the folder of a class. Received: "
@@ -196,23 +196,27 @@ def find_image_files(folder: Path, on_error: Callable[[OSError], None] | None = 
         raise DataError(f"`{error.filename}` cannot be read. {error}") from None
 
     files = _visible_files(folder, on_error or fail)
-    return [path for path in files if path.suffix.lower() in SUFFIXES]
+    return sorted(Path(path) for path in files if path.lower().endswith(SUFFIXES))
 
 
-def _visible_files(folder: Path, on_error: Callable[[OSError], None]) -> list[Path]:
-    found: list[Path] = []
+def _visible_files(folder: Path, on_error: Callable[[OSError], None]) -> list[str]:
+    """Return the paths of the files below a folder, but for hidden ones, in order."""
+    found: list[str] = []
     searched: set[tuple[int, int]] = set()
-    for parent, folders, names in os.walk(folder, onerror=on_error, followlinks=True):
-        status = Path(parent).stat()
-        key = (status.st_dev, status.st_ino)
-        folders[:] = [] if key in searched else sorted(n for n in folders if not _is_hidden(n))
-        if key in searched:
-            continue
-        searched.add(key)
-        paths = (Path(parent, name) for name in names if not _is_hidden(name))
+    left = [str(folder)]
+    while left:
+        parent = left.pop()
         try:
-            found += [path for path in paths if path.is_file()]
-        except OSError as error:  # names can be read, files cannot
+            status = Path(parent).stat()
+            key = (status.st_dev, status.st_ino)
+            if key in searched:
+                continue
+            searched.add(key)
+            with os.scandir(parent) as entries:
+                visible = [entry for entry in entries if not _is_hidden(entry.name)]
+            left += sorted((entry.path for entry in visible if entry.is_dir()), reverse=True)
+            found += [entry.path for entry in visible if entry.is_file()]
+        except OSError as error:
             on_error(error)
     return sorted(found)
 
@@ -225,7 +229,8 @@ def _subfolders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     try:
-        return sorted(p for p in folder.iterdir() if not _is_hidden(p.name) and p.is_dir())
+        with os.scandir(folder) as entries:
+            return sorted(Path(e.path) for e in entries if not _is_hidden(e.name) and e.is_dir())
     except OSError as error:
         raise DataError(f"`{folder}` cannot be read. {error.strerror}") from None
 

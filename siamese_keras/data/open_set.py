@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import itertools
 import re
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -19,11 +18,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from siamese_keras.data.cut import (
-    default_validation_size,
-    in_content_order,
-    own_test_images,
-)
+from siamese_keras.data.cut import content_order, default_validation_size, own_test_images
 from siamese_keras.data.splits import Dataset, Source, Split
 from siamese_keras.errors import ArgumentError, DataError
 
@@ -158,21 +153,21 @@ def cut_classes(
         ArgumentError: As `choose_classes`, or when `validation_size` does not fit.
         DataError: When a split has no same or no different pair.
     """
-    images, digests = in_content_order(images)
     chosen = choose_classes(unseen_classes, class_names, images.labels)
     present = np.unique(images.labels)
     if len(present) - len(chosen) < MIN_CLASSES:
         return None
-    groups = _linked_classes(images.labels, digests, class_names)
+    groups = _linked_classes(images, class_names)
     if _share(unseen_classes[0], class_names) is None:
         test = {c for group in groups if chosen.intersection(group) for c in group}
     else:
         test = _take(groups, len(chosen))
-    in_test = np.isin(images.labels, sorted(test))
-    seen = images.take(~in_test)
+    order = content_order(images)
+    in_test = np.isin(images.labels[order], sorted(test))
     left = [group for group in groups if not test.intersection(group)]
-    train, validation = _cut_validation(seen, left, validation_size)
-    return _checked(Dataset(train, validation, images.take(in_test), tuple(class_names), name=name))
+    train, validation = _cut_validation(images, order[~in_test], left, validation_size)
+    held_out = images.take(order[in_test])
+    return _checked(Dataset(train, validation, held_out, tuple(class_names), name=name))
 
 
 def cut_validation_classes(
@@ -190,26 +185,25 @@ def cut_validation_classes(
         ArgumentError: When `validation_size` does not fit.
         DataError: When a split has no same or no different pair.
     """
-    train, digests = in_content_order(source.train)
+    train, order = source.train, content_order(source.train)
     test, queries = own_test_images(source, test)
     if source.validation is not None:
-        validation, _ = in_content_order(source.validation)
+        train = train.take(order)
+        validation = source.validation.take(content_order(source.validation))
     else:
-        groups = _linked_classes(train.labels, digests, source.class_names)
-        train, validation = _cut_validation(train, groups, validation_size)
+        groups = _linked_classes(train, source.class_names)
+        train, validation = _cut_validation(train, order, groups, validation_size)
     return _checked(
         Dataset(train, validation, test, source.class_names, name=name, queries=queries)
     )
 
 
-def _linked_classes(
-    labels: np.ndarray, digests: Sequence[bytes], class_names: Sequence[str]
-) -> list[list[int]]:
+def _linked_classes(images: Split, class_names: Sequence[str]) -> list[list[int]]:
     """Group classes that have an identical image; groups and classes are in the drawing order."""
-    edges: list[tuple[int, int]] = []
-    for _, run in itertools.groupby(range(len(digests)), key=digests.__getitem__):
-        edges += itertools.pairwise(np.unique(labels[list(run)]).tolist())
-    rows, columns = np.array(edges, np.int64).reshape(-1, 2).T
+    order = content_order(images)
+    digests, labels = images.digests[order], images.labels[order]
+    same = digests[1:] == digests[:-1]
+    rows, columns = labels[:-1][same], labels[1:][same]
     size = int(labels.max()) + 1
     graph = coo_array((np.ones(len(rows), bool), (rows, columns)), (size, size))
     _, group_of = connected_components(graph, directed=False)
@@ -228,18 +222,24 @@ def _take(groups: Collection[list[int]], number: int) -> set[int]:
     return taken
 
 
-def _cut_validation(images: Split, groups: Collection[list[int]], size: int) -> tuple[Split, Split]:
-    """Return train and validation images: about `size` of whole classes, five classes or more."""
-    count = sum(map(len, groups))
-    size = size or default_validation_size(len(images))
-    if not 2 <= size <= len(images) // 2:
+def _cut_validation(
+    images: Split, order: np.ndarray, groups: Collection[list[int]], size: int
+) -> tuple[Split, Split]:
+    """Cut the images at the indices `order`, all images of some groups of classes.
+
+    Returns:
+        Train and validation images: about `size` of whole classes, five classes or more.
+    """
+    count, number = sum(map(len, groups)), len(order)
+    size = size or default_validation_size(number)
+    if not 2 <= size <= number // 2:
         raise ArgumentError(
-            f"`validation_size` must be between 2 and {len(images) // 2} for {len(images)} images "
+            f"`validation_size` must be between 2 and {number // 2} for {number} images "
             f"of {count} classes. Received: validation_size={size}"
         )
-    wanted = max(round(size * count / len(images)), _MIN_VALIDATION_CLASSES)
-    chosen = np.isin(images.labels, sorted(_take(groups, min(wanted, count // 2))))
-    return images.take(~chosen), images.take(chosen)
+    wanted = max(round(size * count / number), _MIN_VALIDATION_CLASSES)
+    chosen = np.isin(images.labels[order], sorted(_take(groups, min(wanted, count // 2))))
+    return images.take(order[~chosen]), images.take(order[chosen])
 
 
 def _checked(dataset: Dataset) -> Dataset:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from siamese_keras.data.disk_arrays import taken
+from siamese_keras.data.disk_arrays import joined, taken
 from siamese_keras.errors import DataError
 
 _MAX_LABELS = 1_000_000
@@ -23,6 +24,8 @@ class Split:
     Attributes:
         images: uint8 `[n, height, width, channels]`, 0 to 255, in memory or a `np.memmap`.
         labels: int32 `[n]`, indices into the dataset's `class_names`. Other integers are converted.
+        cache: Folder in which the images that are taken of these are kept; None for images that are
+            in no cache.
 
     Raises:
         DataError: When an array has another type or shape.
@@ -30,6 +33,7 @@ class Split:
 
     images: np.ndarray
     labels: np.ndarray
+    cache: Path | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         on_disk = isinstance(self.images, np.memmap)
@@ -47,9 +51,43 @@ class Split:
         shape = "x".join(map(str, self.images.shape[1:]))
         return f"<Split: {len(self)} images of {shape}, {len(np.unique(self.labels))} classes>"
 
+    @functools.cached_property
+    def digests(self) -> np.ndarray:
+        """SHA-256 of the pixels of each image, as `image_digests` gives them."""
+        return image_digests(self.images)
+
+    def with_digests(self, digests: np.ndarray) -> Split:
+        """Return the split with its digests, where they are known."""
+        split = dataclasses.replace(self)
+        vars(split)["digests"] = digests
+        return split
+
     def take(self, indices: np.ndarray) -> Split:
-        """Return the images and labels at `indices`, a list of indices or a boolean mask."""
-        return Split(taken(self.images, indices), self.labels[indices])
+        """Return the images and labels at `indices`, a list of indices or a boolean mask.
+
+        Images in a cache are copied into a file there, which is found again the next time.
+        """
+        labels = self.labels[indices]
+        if self.cache is None and "digests" not in vars(self):
+            return Split(taken(self.images, indices), labels)
+        digests = self.digests[indices]
+        images = taken(self.images, indices, _kept(self.cache, digests))
+        return Split(images, labels, cache=self.cache).with_digests(digests)
+
+
+def join_splits(splits: Sequence[Split]) -> Split:
+    """Return the images of all splits in one, in the cache of the first one if it has one."""
+    digests = np.concatenate([split.digests for split in splits])
+    cache = splits[0].cache
+    images = joined([split.images for split in splits], _kept(cache, digests))
+    labels = np.concatenate([split.labels for split in splits])
+    return Split(images, labels, cache=cache).with_digests(digests)
+
+
+def _kept(cache: Path | None, digests: np.ndarray) -> Path | None:
+    """Return the file in a cache for the images with these digests, in their order."""
+    name = f"rows-{hashlib.sha256(digests.tobytes()).hexdigest()[:32]}.npy"
+    return None if cache is None else cache / name
 
 
 def numbered_names(splits: Iterable[Split]) -> tuple[str, ...]:
@@ -160,7 +198,7 @@ class Dataset:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
-        if 0 < self.train.images.max(initial=0) <= 1:
+        if _is_unit(self.train.images):
             raise DataError(
                 "Images must be uint8, 0 to 255: do not divide by 255, the model does. Received: "
                 "train images of 0 to 1"
@@ -223,14 +261,34 @@ class Dataset:
         total = hashlib.sha256(repr((self.class_names, self.image_shape)).encode())
         for part, split in self.splits.items():
             total.update(part.encode())
-            digests = image_digests(split.images)
-            for digest, label in sorted(zip(digests, split.labels.tolist(), strict=True)):
-                total.update(digest + label.to_bytes(4, "little"))
+            order = np.lexsort((split.labels, split.digests))
+            columns = [split.digests[order], split.labels[order].astype("<i4")]
+            rows = [np.ascontiguousarray(c).view(np.uint8).reshape(len(c), -1) for c in columns]
+            total.update(np.hstack(rows).tobytes())
         if self.queries is not None:
-            total.update(b"".join(sorted(image_digests(self.test.images[self.queries]))))
+            total.update(np.sort(self.test.digests[self.queries]).tobytes())
         return total.hexdigest()
 
 
-def image_digests(images: np.ndarray) -> list[bytes]:
-    """Return the SHA-256 of the pixels of each image."""
-    return [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
+def image_digests(images: np.ndarray) -> np.ndarray:
+    """Return the SHA-256 of the pixels of each image: bytes `[n]`, 32 of each."""
+    digests = [hashlib.sha256(np.ascontiguousarray(image).data).digest() for image in images]
+    return np.array(digests, "S32")
+
+
+def identical(digests: np.ndarray) -> Iterator[slice]:
+    """Yield where two or more digests in a row are equal."""
+    changes = np.flatnonzero(digests[1:] != digests[:-1]) + 1
+    starts, stops = np.append(0, changes), np.append(changes, len(digests))
+    several = stops - starts > 1
+    yield from map(slice, starts[several].tolist(), stops[several].tolist())
+
+
+def _is_unit(images: np.ndarray) -> bool:
+    """Return whether the largest value is 1; as a rule, the first images show that it is not."""
+    largest = 0
+    for start in range(0, len(images), 1024):
+        largest = max(largest, int(images[start : start + 1024].max()))
+        if largest > 1:
+            return False
+    return largest == 1

@@ -143,7 +143,8 @@ def evaluate(
         "one_shot": _one_shot(test, labels),
     }
     if given is not None:
-        content["given_pairs"]["trained_images"] = int((~_fresh(given.images, seen)).sum())
+        given_digests = image_digests(given.images)
+        content["given_pairs"]["trained_images"] = int((~_fresh(given_digests, seen)).sum())
     scored_at = time.perf_counter()
     content["baselines"] = _score_baselines(baselines, seen, unseen, given)
     content["training"] = dict(training or {})
@@ -212,7 +213,7 @@ def _rivals(
 
 def _deduplicated(scores: Scores, dataset: Dataset) -> dict[str, Any]:
     """Score the pairs without test images that are also in train or validation."""
-    fresh = _fresh(dataset.test.images, dataset)
+    fresh = _fresh(dataset.test.digests, dataset)
     kept = fresh[scores.pairs.left] & fresh[scores.pairs.right]
     found: dict[str, Any] = {"removed_images": int((~fresh).sum())}
     if len(set(scores.pairs.different[kept])) == 2:
@@ -222,10 +223,10 @@ def _deduplicated(scores: Scores, dataset: Dataset) -> dict[str, Any]:
     return found
 
 
-def _fresh(images: np.ndarray, dataset: Dataset) -> np.ndarray:
+def _fresh(digests: np.ndarray, dataset: Dataset) -> np.ndarray:
     """Return which images are neither train nor validation images: bool `[n]`."""
-    known = {*image_digests(dataset.train.images), *image_digests(dataset.validation.images)}
-    return np.array([digest not in known for digest in image_digests(images)])
+    known = np.concatenate([dataset.train.digests, dataset.validation.digests])
+    return ~np.isin(digests, known)
 
 
 def summarize(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:

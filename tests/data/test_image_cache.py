@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from siamese_keras import load_dataset
-from siamese_keras.data import image_cache
+from siamese_keras.data import disk_arrays, image_cache, splits
 from siamese_keras.data.image_cache import default_image_size, load_pixels
 from siamese_keras.errors import ArgumentError
 
@@ -24,7 +24,7 @@ def paths(tmp_path, rng):
         image = rng.integers(0, 256, (14, 10, 3), np.uint8) if i != 4 else np.full((14, 10, 3), 9)
         Image.fromarray(image.astype(np.uint8)).save(folder / f"{i}.png")
     (folder / "2.png").write_bytes(b"none")
-    return sorted(folder.iterdir())
+    return sorted(map(str, folder.iterdir()))
 
 
 @pytest.fixture
@@ -43,7 +43,8 @@ def decoded(monkeypatch):
 
 def assert_equal(a, b):
     np.testing.assert_array_equal(a.images, b.images)
-    assert (a.unread, a.flat, a.digests) == (b.unread, b.flat, b.digests)
+    np.testing.assert_array_equal(a.digests, b.digests)
+    assert (a.unread, a.flat) == (b.unread, b.flat)
 
 
 @pytest.mark.parametrize("color_mode", ["rgb", "grayscale", "auto"])
@@ -59,7 +60,7 @@ def test_a_cache_holds_what_decoding_gives(paths, cache_dir, decoded, color_mode
         assert isinstance(found.images, np.memmap)
     assert len(decoded) == 18  # the second time from the cache
     (folder,) = cache_dir.iterdir()
-    assert sorted(p.name for p in folder.iterdir()) == ["facts.json", "images.npy"]
+    assert sorted(p.name for p in folder.iterdir()) == ["digests.npy", "facts.json", "images.npy"]
 
 
 def test_gray_images_are_kept_gray(paths, cache_dir):
@@ -77,12 +78,12 @@ def rewrite(paths):
 
 
 def remove(paths):
-    paths[0].unlink()
+    Path(paths[0]).unlink()
 
 
 def add(paths):
-    Image.new("RGB", (30, 30), (9, 200, 30)).save(paths[0].with_name("new.png"))
-    paths.append(paths[0].with_name("new.png"))
+    paths.append(str(Path(paths[0]).with_name("new.png")))
+    Image.new("RGB", (30, 30), (9, 200, 30)).save(paths[-1])
 
 
 @pytest.mark.parametrize("change", [touch, rewrite, remove, add])
@@ -126,7 +127,11 @@ def strange(folder):
     (folder / "facts.json").write_text('["state"]')
 
 
-@pytest.mark.parametrize("damage", [cut, empty, of_another_type, strange])
+def without_digests(folder):
+    (folder / "digests.npy").unlink()
+
+
+@pytest.mark.parametrize("damage", [cut, empty, of_another_type, strange, without_digests])
 def test_a_damaged_cache_is_written_anew(paths, cache_dir, damage):
     expected = load_pixels(paths, HERE, 8, "rgb", cache_dir=cache_dir)
     pixels = expected.images.copy()
@@ -142,7 +147,7 @@ def test_a_failure_leaves_nothing(paths, cache_dir, monkeypatch):
     def full(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(image_cache, "reserve", full)
+    monkeypatch.setattr(disk_arrays, "reserve", full)
     with pytest.raises(OSError, match="No space"):
         load_pixels(paths, HERE, 8, "rgb", cache_dir=cache_dir)
     assert list(cache_dir.iterdir()) == []
@@ -183,18 +188,66 @@ def test_no_file_at_all(cache_dir):
     assert load_pixels([], HERE, 8, "rgb").images.shape == (0, 8, 8, 3)
 
 
-@pytest.mark.parametrize("options", [{}, {"unseen_classes": ["20%"]}])
-def test_a_dataset_from_a_cache_is_the_same(tmp_path, rng, options):
-    for c in range(25):
-        (tmp_path / "photos" / f"c{c:02d}").mkdir(parents=True)
-        for i in range(12):
-            image = rng.integers(0, 256, (9, 9), np.uint8)
-            Image.fromarray(image).save(tmp_path / "photos" / f"c{c:02d}" / f"{i}.png")
-    expected = load_dataset("folder", tmp_path / "photos", **options)
-    found = load_dataset("folder", tmp_path / "photos", cache_dir=tmp_path / "cache", **options)
-    assert found.fingerprint == expected.fingerprint
-    for split in found.splits.values():
+PARTS = {"classes alone": [""], "train and test": ["train", "test"]}
+CUTS = [{}, {"unseen_classes": ["20%"]}, {"validation_size": 60}]
+
+
+@pytest.fixture(params=PARTS.values(), ids=PARTS)
+def photos(tmp_path, rng, request):
+    """A folder of 25 classes."""
+    for part in request.param:
+        for c in range(25):
+            folder = tmp_path / "photos" / part / f"c{c:02d}"
+            folder.mkdir(parents=True)
+            for i in range(12):
+                Image.fromarray(rng.integers(0, 256, (9, 9), np.uint8)).save(folder / f"{i}.png")
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize("options", CUTS)
+def test_a_dataset_from_a_cache_is_the_same(photos, cache_dir, options):
+    expected = load_dataset("folder", photos, **options)
+    found = load_dataset("folder", photos, cache_dir=cache_dir, **options)
+    for part, split in found.splits.items():
         assert isinstance(split.images, np.memmap)
+        np.testing.assert_array_equal(split.images, expected.splits[part].images)
+        np.testing.assert_array_equal(split.labels, expected.splits[part].labels)
+    assert found.fingerprint == expected.fingerprint
+
+
+@pytest.mark.parametrize("options", CUTS)
+def test_a_folder_read_again_is_neither_copied_nor_digested(
+    photos, cache_dir, monkeypatch, options
+):
+    expected = load_dataset("folder", photos, cache_dir=cache_dir, **options)
+    fingerprint = expected.fingerprint
+    monkeypatch.setattr(disk_arrays, "_fill", None)
+    monkeypatch.setattr(splits, "image_digests", None)
+    found = load_dataset("folder", photos, cache_dir=cache_dir, **options)
+    assert found.fingerprint == fingerprint
+    for part, split in found.splits.items():
+        np.testing.assert_array_equal(split.images, expected.splits[part].images)
+
+
+def test_a_damaged_split_is_written_anew(photos, cache_dir):
+    expected = load_dataset("folder", photos, cache_dir=cache_dir)
+    pixels = {part: split.images.copy() for part, split in expected.splits.items()}
+    del expected
+    kept = list(cache_dir.glob("*/rows-*.npy"))
+    assert kept
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:-1])
+    found = load_dataset("folder", photos, cache_dir=cache_dir)
+    for part, split in found.splits.items():
+        np.testing.assert_array_equal(split.images, pixels[part])
+
+
+def test_the_folder_may_be_named_in_another_way(photos, cache_dir, decoded, monkeypatch):
+    load_dataset("folder", photos, cache_dir=cache_dir)
+    count = len(decoded)
+    monkeypatch.chdir(photos.parent)
+    load_dataset("folder", "photos", cache_dir=cache_dir)
+    assert len(decoded) == count
 
 
 def test_datasets_without_image_files_have_no_cache(tmp_path):
@@ -205,11 +258,12 @@ def test_datasets_without_image_files_have_no_cache(tmp_path):
 def test_the_default_size_is_the_median_of_the_smaller_sides(tmp_path):
     def write(name, size):
         Image.new("RGB", size).save(tmp_path / name)
-        return tmp_path / name
+        return str(tmp_path / name)
 
     sizes = [(30, 20), (24, 90), (50, 50), (7, 7), (40, 33)]  # smaller sides 20 24 50 7 33
     files = [write(f"{i}.png", size) for i, size in enumerate(sizes)]
     (tmp_path / "broken.png").write_bytes(b"")
-    assert default_image_size([*files, tmp_path / "broken.png", tmp_path / "missing.png"]) == 24
+    others = [str(tmp_path / name) for name in ("broken.png", "missing.png")]
+    assert default_image_size([*files, *others]) == 24
     assert default_image_size([write("large.png", (300, 200))]) == 64
     assert default_image_size([]) == 64

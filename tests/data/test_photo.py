@@ -172,7 +172,7 @@ def test_every_file_is_the_same_in_training_and_in_predict(tmp_path):
         path = tmp_path / name[-1] / name
         path.parent.mkdir(exist_ok=True)
         path.with_suffix(f".{name.partition('-')[0].lower()}").write_bytes(content)
-    files = [ImageFile(path, path.parent.name) for path in sorted(tmp_path.glob("*/*"))]
+    files = [ImageFile(str(path), path.parent.name) for path in sorted(tmp_path.glob("*/*"))]
     assert len(files) == len(FILES)
     trained = load_image_files(files, tmp_path, image_size=12, color_mode="rgb").train.images
     ((asked, _),) = as_images([file.path for file in files]).batches(99, shape)
