@@ -300,16 +300,31 @@ def embed_in_torch(network: Any, weights: Any, images: np.ndarray) -> np.ndarray
     return torch.cat(parts).numpy()
 
 
-def fit_metric_learning_per_class(config: Config, dataset: Dataset, seed: int) -> Fit:
+def fit_metric_learning_per_class(
+    config: Config,
+    dataset: Dataset,
+    seed: int,
+    *,
+    kind: str = "multi-similarity",
+    images_per_class: int = 4,
+    rate: float = _ADAM_RATE_MULTI_SIMILARITY,
+) -> Fit:
     """Fit a network in PyTorch Metric Learning with several images of each class in a batch.
 
-    Its `MultiSimilarityLoss` and `MultiSimilarityMiner` on the batches of its `MPerClassSampler`,
-    4 images of each class, with the network, the shifts, the batch size and the number of steps of
-    `config`, Adam and PyTorch's `OneCycleLR`.
+    On the batches of its `MPerClassSampler`, with the network, the shifts, the batch size and the
+    number of steps of `config`, Adam and PyTorch's `OneCycleLR`.
+
+    Args:
+        config: What it has in common with a preset of ours.
+        dataset: The images.
+        seed: Seed of weights and batches.
+        kind: `"multi-similarity"`, its `MultiSimilarityLoss` and `MultiSimilarityMiner`, or
+            `"semi-hard-triplet"`, its `TripletMarginLoss` and `TripletMarginMiner`.
+        images_per_class: Images of a class in a batch.
+        rate: Peak learning rate.
     """
     import torch
-    from pytorch_metric_learning.losses import MultiSimilarityLoss
-    from pytorch_metric_learning.miners import MultiSimilarityMiner
+    from pytorch_metric_learning import losses, miners
     from pytorch_metric_learning.samplers import MPerClassSampler
 
     torch.manual_seed(seed)
@@ -318,19 +333,25 @@ def fit_metric_learning_per_class(config: Config, dataset: Dataset, seed: int) -
     labels, batch_size = dataset.train.labels, 2 * config.batch_size
     steps = len(labels) // batch_size
     passes = config.epochs * passes_per_epoch(steps, config.epochs, config.min_steps)
-    multi_similarity, miner = MultiSimilarityLoss(), MultiSimilarityMiner()
-    optimizer = torch.optim.Adam(network.parameters(), _ADAM_RATE_MULTI_SIMILARITY)
+    mined_loss: Any = losses.MultiSimilarityLoss()
+    miner: Any = miners.MultiSimilarityMiner()
+    if kind == "semi-hard-triplet":
+        mined_loss = losses.TripletMarginLoss()
+        miner = miners.TripletMarginMiner(type_of_triplets="semihard")
+    optimizer = torch.optim.Adam(network.parameters(), rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, _ADAM_RATE_MULTI_SIMILARITY, total_steps=steps * passes, pct_start=0.25
+        optimizer, rate, total_steps=steps * passes, pct_start=0.25
     )
 
     def orders() -> Iterator[Any]:
         for _ in range(passes):
-            sampler = MPerClassSampler(labels, 4, batch_size, length_before_new_iter=len(labels))
+            sampler = MPerClassSampler(
+                labels, images_per_class, batch_size, length_before_new_iter=len(labels)
+            )
             yield torch.tensor(list(sampler))
 
     def loss(embeddings: Any, classes: Any) -> Any:
-        return multi_similarity(embeddings, classes, miner(embeddings, classes))
+        return mined_loss(embeddings, classes, miner(embeddings, classes))
 
     change = _shifted if config.augment == "shift" else lambda pixels: pixels
     return _fit_in_torch(

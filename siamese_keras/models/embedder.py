@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 
 from siamese_keras.data.inputs import Batch
 from siamese_keras.errors import ModelError
+
+_PIXELS = 500 * 32 * 32
+
+
+def batch_size_of(shape: Sequence[int]) -> int:
+    """Return how many images, or features of them, to embed at a time.
+
+    Args:
+        shape: Of one image, `(height, width, channels)`, or of its features.
+
+    Returns:
+        500; fewer of images of more than 32 x 32 pixels, whose activations would take gigabytes.
+    """
+    pixels = math.prod(shape[:2]) if len(shape) == 3 else 1
+    return min(500, max(_PIXELS // pixels, 8))
 
 
 class KerasEmbedder:
@@ -17,13 +35,13 @@ class KerasEmbedder:
 
     Attributes:
         image_shape: Height, width and channels of its images.
+        batch_size: Images that it embeds at a time.
     """
-
-    batch_size = 500
 
     def __init__(self, base: keras.Model) -> None:
         self._base = base
         self.image_shape: tuple[int, int, int] | None = tuple(base.input_shape[1:])
+        self.batch_size = batch_size_of(base.input_shape[1:])
 
     def embed(self, images: Batch) -> np.ndarray:
         """Return the embeddings of uint8 images `image_shape`, float32 `[n, embedding_dim]`."""

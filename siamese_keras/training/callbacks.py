@@ -18,10 +18,9 @@ import numpy as np
 from siamese_keras.errors import TrainingError
 from siamese_keras.evaluation.protocol import embeddings_auc
 from siamese_keras.files import write_columns
+from siamese_keras.models.embedder import batch_size_of
 from siamese_keras.training.distribution import Replicas
 from siamese_keras.training.state import TrainingState
-
-_BATCH_SIZE = 500
 
 
 class ValidationAUC(keras.callbacks.Callback):
@@ -49,9 +48,10 @@ class ValidationAUC(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Embed the validation images."""
         # Not compiled, which would take longer than it saves.
+        size = batch_size_of(self._values.shape[1:])
         batches = [
-            np.asarray(self._base(self._values[start : start + _BATCH_SIZE], training=False))
-            for start in range(0, len(self._values), _BATCH_SIZE)
+            np.asarray(self._base(self._values[start : start + size], training=False))
+            for start in range(0, len(self._values), size)
         ]
         if logs is not None:
             auc = embeddings_auc(np.concatenate(batches), self._labels)

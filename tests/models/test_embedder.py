@@ -4,7 +4,7 @@ import pytest
 
 from siamese_keras.errors import ModelError
 from siamese_keras.models.base_model import build_base_model
-from siamese_keras.models.embedder import KerasEmbedder
+from siamese_keras.models.embedder import KerasEmbedder, batch_size_of
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +38,17 @@ def test_a_full_batch_is_embedded_as_a_part_of_it(embedder, sample):
 def test_without_a_calibration_nothing_is_compared(embedder, sample):
     with pytest.raises(ModelError, match="no calibration"):
         embedder.compare(sample.test.images[:1], sample.test.images[:1])
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((28, 28, 1), 500),
+        ((32, 32, 3), 500),
+        ((64, 64, 3), 125),
+        ((224, 224, 3), 10),
+        ((2048,), 500),
+    ],
+)
+def test_fewer_large_images_are_embedded_at_a_time(shape, expected):
+    assert batch_size_of(shape) == expected
