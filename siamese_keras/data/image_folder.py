@@ -230,7 +230,7 @@ def _subfolders(folder: Path) -> list[Path]:
         return []
     try:
         with os.scandir(folder) as entries:
-            return sorted(Path(e.path) for e in entries if not _is_hidden(e.name) and e.is_dir())
+            return sorted(Path(e.path) for e in entries if e.is_dir() and not _is_hidden(e.name))
     except OSError as error:
         raise DataError(f"`{folder}` cannot be read. {error.strerror}") from None
 
