@@ -23,6 +23,7 @@ AugmentationChoice = Literal[
 Architecture = Literal["cnn", "resnet", "mlp", "silhouette-edges"]
 Pooling = Literal["flatten", "average", "max"]
 FlipAveraging = Literal["no", "yes", "auto"]
+ShiftAveraging = Literal["no", "left", "all"]
 Activation = Literal["linear", "relu", "tanh"]
 LossKind = Literal["contrastive", "multi-similarity", "semi-hard-triplet", "supervised-contrastive"]
 Weighting = Literal["uniform", "balanced", "nonzero"]
@@ -143,10 +144,11 @@ class Config:
         "average the embeddings of an image and its mirror image; auto = where that separates "
         "validation pairs better",
     )
-    shift_averaging: bool = _option(
-        False,
+    shift_averaging: ShiftAveraging = _option(
+        "no",
         "base model",
-        "average the embeddings of an image and of it shifted by a pixel, four ways",
+        "average the embeddings of an image and of it shifted by a pixel, to the left or all four "
+        "ways, which takes two or five times as long to embed",
     )
 
     backbone: str = _option(

@@ -16,18 +16,24 @@ from siamese_keras.files import atomic_path
 from siamese_keras.models.base_model import build_base_model
 from siamese_keras.models.outer_model import build_outer_model
 
-_OPTIONS = {"show_shapes": True, "show_layer_names": True}
 
-
-def plot_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
+def plot_model(
+    model: keras.Model, path: str | os.PathLike[str], *, expand_nested: bool = False
+) -> None:
     """Draw `model` into the PNG file `path`.
+
+    Args:
+        model: The model.
+        path: The file.
+        expand_nested: Draw the layers of models within the model.
 
     Raises:
         SiameseKerasError: When neither Graphviz nor `graphviz-pure` is installed.
     """
+    options = {"show_shapes": True, "show_layer_names": True, "expand_nested": expand_nested}
     with atomic_path(path) as temporary:
         if shutil.which("dot"):
-            keras.utils.plot_model(model, temporary, dpi=96, **_OPTIONS)
+            keras.utils.plot_model(model, temporary, dpi=96, **options)
             return
         # pip puts the command beside the interpreter, which need not be on PATH.
         program = shutil.which("graphviz-pure") or shutil.which(
@@ -37,7 +43,7 @@ def plot_model(model: keras.Model, path: str | os.PathLike[str]) -> None:
             raise SiameseKerasError(
                 "Drawing needs Graphviz (command `dot`) or `pip install graphviz-pure`."
             )
-        graph = keras.utils.model_to_dot(model, dpi=96, **_OPTIONS)
+        graph = keras.utils.model_to_dot(model, dpi=96, **options)
         drawn = subprocess.run(
             [program, "-Tpng", "-o", temporary],
             input=graph.to_string().encode(),
@@ -63,6 +69,6 @@ def draw_diagrams(
     folder.mkdir(parents=True, exist_ok=True)
     base = build_base_model(image_shape, **config.base_model_options())
     paths = [folder / "base-model.png", folder / "outer-model.png"]
-    for model, path in zip((base, build_outer_model(base)), paths, strict=True):
-        plot_model(model, path)
+    plot_model(base, paths[0], expand_nested=True)
+    plot_model(build_outer_model(base), paths[1])
     return paths

@@ -72,7 +72,8 @@ def fit(
         run_dir: Folder to write the run to, new or empty unless `resume`; without it nothing is
             written.
         base_model: A functional Keras model of your own, image -> embedding, in place of the one
-            that `config` describes. It is trained, not copied.
+            that `config` describes. It is trained, not copied; what averages shifts or flips is put
+            around it, as `config` says.
         callbacks: Further callbacks for `fit`.
         seed: Seed to use instead of `config.seed`.
         tensorboard: Write TensorBoard logs into the run as well.
@@ -205,7 +206,7 @@ def _fit_whole(
     would take several times as long with all views of an image.
     """
     if base_model is None:
-        trained = {"kept_features": 0.0, "flip_averaging": False, "shift_averaging": False}
+        trained = {"kept_features": 0.0, "flip_averaging": False, "shift_averaging": "no"}
         options = config.base_model_options()
         base = build_base_model(dataset.image_shape, **{**options, **trained})
     else:

@@ -183,9 +183,17 @@ def test_shifts_are_averaged(base, rng):
     assert averaged.count_params() == base.count_params()
 
 
+def test_one_shift_counts_half_as_much_as_the_image(base, rng):
+    x = images(rng, 3)
+    left = np.pad(x, ((0, 0), (0, 0), (0, 1), (0, 0)))[:, :, 1:]
+    mean = (2 * base.predict_on_batch(x) + base.predict_on_batch(left)) / 3
+    averaged = average_shifted(base, "left", unit_length=False)
+    np.testing.assert_allclose(averaged.predict_on_batch(x), mean, atol=1e-6)
+
+
 def test_flips_and_shifts_are_averaged_together(base, rng):
     x = images(rng, 3)
-    both = extend_base_model(base, unit_length=True, flip_averaging=True, shift_averaging=True)
+    both = extend_base_model(base, unit_length=True, flip_averaging=True, shift_averaging="all")
     flipped = average_flipped(base, unit_length=True)
     expected = average_shifted(flipped, unit_length=True).predict_on_batch(x)
     np.testing.assert_allclose(both.predict_on_batch(x), expected, atol=1e-6)

@@ -121,7 +121,7 @@ def test_saved_models_load_in_a_fresh_process_in_safe_mode(base, rng, tmp_path):
         filters=(2, 4),
         kept_features=0.5,
         flip_averaging=True,
-        shift_averaging=True,
+        shift_averaging="all",
     )
     extended.save(tmp_path / "extended.keras")
     code = (
