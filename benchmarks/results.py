@@ -31,8 +31,18 @@ _NAMES = {
     "keras-example": "Keras's `siamese_contrastive`",
     "metric-learning": "PyTorch Metric Learning",
     "metric-learning-tuned": "PyTorch Metric Learning, tuned as `fast`",
+    "metric-learning-multi-similarity": "PyTorch Metric Learning, multi-similarity loss",
+    "metric-learning-semi-hard": "PyTorch Metric Learning, semi-hard triplets",
     "fast": "**`fast`**",
     "best": "**`best`**",
+}
+_RETRIEVAL = {
+    "Recall@1": "recall_at_1",
+    "Recall@2": "recall_at_2",
+    "MAP@R": "map_at_r",
+    "mAP": "map",
+    "AP@10": "ap_at_10",
+    "NMI": "nmi",
 }
 # Accuracies, to tell how soon each was reached.
 _LEVELS = ("0.80", "0.85", "0.90", "0.92", "0.94", "0.95", "0.96")
@@ -79,13 +89,13 @@ def medians() -> dict[str, dict[str, float | None]]:
         def middle(*path: str, results: list[Any] = results) -> float | None:
             values = results
             for key in path:
-                values = [value[key] for value in values]
-            return _median(values)
+                values = [value.get(key) for value in values]
+            return None if None in values and path[0] == "retrieval" else _median(values)
 
         keys = ("fit_seconds", "images_per_second", "pairs_per_second", "seconds_to_target")
         rows[name] = {key: middle(key) for key in (*keys, "peak_memory_mb")}
         rows[name] |= {key: middle("test", key) for key in ("accuracy", "roc_auc", "eer", "ece")}
-        rows[name] |= {key: middle("retrieval", key) for key in ("recall_at_1", "map_at_r")}
+        rows[name] |= {key: middle("retrieval", key) for key in _RETRIEVAL.values()}
         ratios = [
             r["fit_seconds"] / stored["sessions"][r["session"]]["reference_fit_seconds"]
             for r in results
@@ -99,7 +109,7 @@ def medians() -> dict[str, dict[str, float | None]]:
 
 
 def comparison_tables() -> list[str]:
-    """Return three Markdown tables: how good, at what cost, and how soon."""
+    """Return four Markdown tables: pairs, retrieval, at what cost, and how soon."""
     rows = medians()
     most = max(row["seeds"] for row in rows.values())
     names = {
@@ -110,13 +120,15 @@ def comparison_tables() -> list[str]:
         "pair accuracy": "accuracy",
         "ROC-AUC": "roc_auc",
         "EER": "eer",
-        "Recall@1": "recall_at_1",
-        "MAP@R": "map_at_r",
         "calibration error": "ece",
     }
-    good = [
-        [names[name], *(f"{row[key]:.4f}" for key in goods.values())] for name, row in rows.items()
-    ]
+    good, retrieval = (
+        [
+            [names[name], *("" if row[key] is None else f"{row[key]:.4f}" for key in keys.values())]
+            for name, row in rows.items()
+        ]
+        for keys in (goods, _RETRIEVAL)
+    )
     cost = [
         [
             names[name],
@@ -138,7 +150,7 @@ def comparison_tables() -> list[str]:
     ]
     costs = ["", "fit", "to the first row", "to 0.9146", "images/s", "pairs/s", "peak memory"]
     paces = ["seconds to", *_LEVELS]
-    tables = (["", *goods], good), (costs, cost), (paces, pace)
+    tables = (["", *goods], good), (["", *_RETRIEVAL], retrieval), (costs, cost), (paces, pace)
     return [line for table in tables for line in (*_table(*table), "")][:-1]
 
 
@@ -215,7 +227,8 @@ def plot_accuracy_over_time() -> Figure:
     figure = Figure(figsize=(8, 4.6), dpi=120, layout="constrained")
     axes = figure.subplots()
     # Okabe & Ito's colours, which the colour-blind tell apart.
-    colours = ["#777777", "#E69F00", "#56B4E9", "#CC79A7", "#000000", "#009E73", "#0072B2"]
+    colours = ["#777777", "#E69F00", "#56B4E9", "#CC79A7", "#000000", "#F0E442", "#D55E00"]
+    colours += ["#009E73", "#0072B2"]
     for (name, title), colour in zip(_NAMES.items(), colours, strict=True):
         label = re.sub(r"[*`]", "", title)
         for result in stored["results"]:

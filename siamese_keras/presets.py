@@ -14,15 +14,13 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
         "fast": Config(),
         # The most accurate: a residual CNN and augmented images, for longer.
         "best": Config(
-            augment="flip-shift-erase",
+            augment="flip-shift",
             architecture="resnet",
             embedding_dim=128,
             kept_features=0.5,
             flip_averaging="yes",
-            optimizer="adam",
-            learning_rate=1e-2,
+            shift_averaging="left",
             epochs=30,
-            bfloat16=False,
         ),
         # For classes that training does not show. Silhouette and edges stay in the embedding, one
         # linear layer adds what separates the classes that are seen, and one epoch of it is enough:
