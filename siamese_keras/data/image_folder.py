@@ -6,6 +6,7 @@ that the exported model makes of the same file.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections import Counter
@@ -214,11 +215,21 @@ def _visible_files(folder: Path, on_error: Callable[[OSError], None]) -> list[st
             searched.add(key)
             with os.scandir(parent) as entries:
                 visible = [entry for entry in entries if not _is_hidden(entry.name)]
-            left += sorted((entry.path for entry in visible if entry.is_dir()), reverse=True)
-            found += [entry.path for entry in visible if entry.is_file()]
+            left += sorted((e.path for e in visible if _holds(e.is_dir)), reverse=True)
+            found += [e.path for e in visible if _holds(e.is_file)]
         except OSError as error:
             on_error(error)
     return sorted(found)
+
+
+def _holds(check: Callable[[], bool]) -> bool:
+    """Return what `is_dir` or `is_file` of an entry says: a link to itself is neither."""
+    try:
+        return check()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return False
 
 
 def _is_hidden(name: str) -> bool:
@@ -230,7 +241,8 @@ def _subfolders(folder: Path) -> list[Path]:
         return []
     try:
         with os.scandir(folder) as entries:
-            return sorted(Path(e.path) for e in entries if e.is_dir() and not _is_hidden(e.name))
+            found = [e for e in entries if _holds(e.is_dir) and not _is_hidden(e.name)]
+            return sorted(Path(entry.path) for entry in found)
     except OSError as error:
         raise DataError(f"`{folder}` cannot be read. {error.strerror}") from None
 
@@ -243,7 +255,7 @@ def _images(folder: Path) -> list[str]:
             for entry in entries
             if Path(entry.name).suffix.lower() in SUFFIXES
             and not _is_hidden(entry.name)
-            and entry.is_file()
+            and _holds(entry.is_file)
         ]
 
 

@@ -136,6 +136,14 @@ def test_hidden_folders_and_files_are_skipped_at_any_depth(photos, place):
     assert len(find_image_files(photos)) == 36
 
 
+@pytest.mark.parametrize("place", [".", "bag"])
+def test_links_that_lead_nowhere_are_passed_over(photos, place):
+    (photos / place / "loop.png").symlink_to(photos / place / "loop.png")
+    (photos / place / "dangling.png").symlink_to(photos / place / "none.png")
+    assert len(load_image_folder(photos, 28).train) == 36
+    assert len(find_image_files(photos)) == 36
+
+
 def test_hidden_folders_are_no_classes_of_train_or_test(parts):
     for hidden in HIDDEN:
         (parts / "train" / hidden).mkdir()
