@@ -51,6 +51,7 @@ ROWS: dict[str, Callable[..., fits.Fit]] = {
         PRESETS["fast"],
         kind="semi-hard-triplet",
         images_per_class=32,
+        rate=1.5e-2,
     ),
     "fast": partial(fits.fit_preset, "fast"),
     "best": partial(fits.fit_preset, "best", snapshots=8),  # they take long to score
