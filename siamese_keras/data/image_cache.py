@@ -110,7 +110,9 @@ def _read_cache(folder: Path, state: str) -> Pixels | None:
         if facts["state"] != state:
             return None
         images, digests = mapped(folder / "images.npy"), np.load(folder / "digests.npy")
-        if images is None or images.dtype != np.uint8 or len(images) < len(digests):
+        if images is None or images.dtype != np.uint8 or digests.dtype != "S32":
+            return None
+        if digests.ndim != 1 or len(images) < len(digests):
             return None
         unread = {int(i): reason for i, reason in facts["unread"].items()}
         return Pixels(images[: len(digests)], unread, facts["flat"], digests, folder)
