@@ -11,6 +11,7 @@ from siamese_keras._version import __version__
 PROGRAMS = {
     "train": "train a Siamese network, score it and write a run",
     "evaluate": "score a run on its test images",
+    "report": "write the report page of a run, or compare several",
     "export": "export a run as a SavedModel for TensorFlow Serving",
     "predict": "compare image files, or search a folder or an index",
     "index": "embed a folder of images, for quick searches",

@@ -2,7 +2,8 @@
 
     python -m siamese_keras.evaluate RUN [--data-dir FOLDER] [--baselines] [--pairs FILE]
 
-Writes `metrics.json`, `embeddings.npz` and `figures/` into the run and prints the main figures.
+Writes `metrics.json`, `classes.csv`, `embeddings.npz`, `figures/` and `report.html` into the run
+and prints the main figures.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from siamese_keras.progress import progress_line
 def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.evaluate") -> int:
     """Run the command line and return its exit status."""
     parser = make_parser(
-        prog, "Score a run on its test images: metrics.json and figures are written into it."
+        prog, "Score a run on its test images: metrics.json and report.html are written into it."
     )
     parser.add_argument("run", type=local_path, metavar="RUN", help="folder that training wrote")
     parser.add_argument("--data-dir", type=local_path, help="folder or file with the data")
@@ -41,6 +42,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.eva
     def program() -> None:
         from siamese_keras.data.datasets import load_config_dataset
         from siamese_keras.errors import ModelError
+        from siamese_keras.evaluation.report_page import write_run_page
         from siamese_keras.verifier import load_verifier
 
         verifier = load_verifier(options.run)
@@ -53,7 +55,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.eva
         report = verifier.evaluate(dataset, baselines=options.baselines, pair_file=options.pairs)
         report.save(options.run)
         print(report)
-        print(f"written: {options.run / 'metrics.json'}, {options.run / 'figures'}")
+        print(f"written: {options.run / 'metrics.json'}, {write_run_page(options.run)}")
 
     return run_program(program, traceback=options.traceback)
 

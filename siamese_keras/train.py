@@ -4,8 +4,8 @@
     python -m siamese_keras.train --resume FOLDER
 
 Writes a run: `config.json`, `model.json`, `base.keras`, `outer.keras`, `history.csv`,
-`false_accepts.csv`, `metrics.json`, `embeddings.npz` and `figures/`; and, to resume it when it was
-killed, `command.json` and `checkpoints/`.
+`false_accepts.csv`, `metrics.json`, `classes.csv`, `embeddings.npz`, `figures/` and `report.html`;
+and, to resume it when it was killed, `command.json` and `checkpoints/`.
 """
 
 from __future__ import annotations
@@ -238,6 +238,7 @@ def _train(
 ) -> dict[str, Any] | None:
     """Train, score and export; return the metrics, or None after an interrupt."""
     from siamese_keras.data.datasets import resolved_config
+    from siamese_keras.evaluation.report_page import write_run_page
     from siamese_keras.training.trainer import fit
 
     config = resolved_config(config, dataset)
@@ -267,6 +268,7 @@ def _train(
     report.save(run_dir)
     print(f"\n{report}\n\nfit in {verifier.training['fit_seconds']:.0f} s")
     print(f"run:      {run_dir}")
+    print(f"report:   {write_run_page(run_dir)}")
     if command.export_dir is not None:
         print(f"exported: {verifier.export(command.export_dir / (command.name or verifier.name))}")
     else:
@@ -282,6 +284,7 @@ def _train_seeds(
     import keras
 
     from siamese_keras.evaluation.report import summarize
+    from siamese_keras.evaluation.report_page import PAGE, run_folders, write_comparison_page
 
     reports = []
     for seed in command.seeds:
@@ -299,7 +302,8 @@ def _train_seeds(
         if group in summary:
             value = summary[group][key]
             print(f"{group + ' ' + key:24s} {value['mean']:.4f} +- {value['std']:.4f}")
-    print(f"written: {run_dir / 'summary.json'}")
+    page = write_comparison_page(run_folders(run_dir), run_dir / PAGE)
+    print(f"written: {run_dir / 'summary.json'}, {page}")
     return 0
 
 

@@ -38,7 +38,7 @@ def test_a_run_is_scored(run, sample, capsys):
     report = loaded.evaluate(sample)
     for name, value in report.metrics["test"].items():
         assert metrics["test"][name] == pytest.approx(value), name
-    assert out == f"{report}\nwritten: {run / 'metrics.json'}, {run / 'figures'}\n"
+    assert out == f"{report}\nwritten: {run / 'metrics.json'}, {run / 'report.html'}\n"
     figures = {path.name for path in (run / "figures").iterdir()}
     assert {"history.png", "test-pairs.png", "worst-mistakes.png", "roc-and-det.png"} <= figures
     with np.load(run / "embeddings.npz") as embeddings:

@@ -75,6 +75,7 @@ def test_help_lists_the_commands_and_each_command_its_options(helps):
         ],
         "index": ["FOLDER", "--output", "--model", "--url", "--invert"],
         "embed": ["FOLDER", "--output", "--model", "--url", "--invert"],
+        "report": ["RUN", "--output"],
         "diagrams": ["--output", "--image-shape", "--preset", "--filters"],
     }
     assert set(options) == set(PROGRAMS)

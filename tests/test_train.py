@@ -20,7 +20,7 @@ from helpers.tiny import SAMPLE, TINY
 
 from siamese_keras import evaluate, export, load_verifier, predict, train
 from siamese_keras.errors import DataError, TrainingError
-from siamese_keras.evaluation import report
+from siamese_keras.evaluation import report, report_page
 from siamese_keras.files import locked_run, write_json
 from siamese_keras.train import main
 from siamese_keras.train_command import Command
@@ -117,6 +117,7 @@ def test_the_command_line_trains_scores_and_exports(processes, sample):
     figures = {path.name for path in (run / "figures").iterdir()}
     assert {"history.png", "test-pairs.png", "worst-mistakes.png", "roc-and-det.png"} <= figures
     assert (run / "embeddings.npz").is_file()
+    assert f"{metrics['test']['accuracy']:.4f}" in (run / "report.html").read_text()
     repeated = load_verifier(run).evaluate(sample).metrics
     assert repeated["test"]["roc_auc"] == pytest.approx(metrics["test"]["roc_auc"], abs=1e-6)
 
@@ -160,6 +161,8 @@ def fits(monkeypatch, tmp_path):
         return FakeVerifier(config, run_dir, interrupted=fits.interrupted)
 
     monkeypatch.setattr(trainer, "fit", fit)
+    monkeypatch.setattr(report_page, "write_run_page", lambda folder: folder / "report.html")
+    monkeypatch.setattr(report_page, "write_comparison_page", lambda folders, path: path)
     monkeypatch.chdir(tmp_path)
     return fits
 
@@ -261,7 +264,9 @@ def test_several_seeds_are_trained_and_summarized(tmp_path, capsys, monkeypatch)
         assert re.search(rf"^test {key} +{mean:.4f} \+- {std:.4f}$", out, re.M)
     assert re.search(r"^retrieval recall_at_1 +0\.\d{4} \+- 0\.\d{4}$", out, re.M)
     assert "unseen" not in out
-    assert out.endswith(f"written: {tmp_path / 'seeds' / 'summary.json'}\n")
+    page = tmp_path / "seeds" / "report.html"
+    assert out.endswith(f"written: {tmp_path / 'seeds' / 'summary.json'}, {page}\n")
+    assert all(folder.name in page.read_text() for folder in folders)
 
 
 def test_an_interrupt_ends_the_training_of_all_seeds(fits, tmp_path):

@@ -24,11 +24,12 @@ from siamese_keras.models.calibration import Calibration
 _SAME, _DIFFERENT, _CORRECT, _WRONG, _GREY = "#0072B2", "#D55E00", "#009E73", "#CC3311", "#777777"
 _MAX_CLASSES = 30  # that a figure names
 _LONGEST = 24  # characters of a class name
+_DPI = 160  # sharp on most screens at the size that the report page shows
 _FONT = "DejaVu Sans"  # comes with matplotlib
 
 
 def _figure(width: float, height: float, **subplots: Any) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
     return figure, figure.subplots(**subplots)
 
 
@@ -133,7 +134,7 @@ def plot_pairs(
     width, height = scale * columns_of_pixels, scale * rows
     cell_width, cell_height, header = 2.7, height + 0.7, 0.4
     size = cell_width * columns, header + cell_height * -(-len(left) // columns)
-    figure = Figure(figsize=size, dpi=120)
+    figure = Figure(figsize=size, dpi=_DPI)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.text(size[0] / 2, 0.1, title, fontsize=12, ha="center", va="top")
     similarity, same = calibration.similarity(distance), calibration.same(distance)

@@ -1,0 +1,151 @@
+"""The report page of a run: complete, self-contained, and true to the files of the run."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from siamese_keras import SiameseKerasError
+from siamese_keras.errors import ArgumentError, ModelError
+from siamese_keras.evaluation.report_page import (
+    run_folders,
+    write_comparison_page,
+    write_run_page,
+)
+
+
+@pytest.fixture(scope="module")
+def scored(tiny, tiny_run, sample, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "scored"
+    shutil.copytree(tiny_run, folder)
+    tiny.evaluate(sample).save(folder)
+    return folder
+
+
+@pytest.fixture
+def run(scored, tmp_path):
+    """A copy of the run that a test may change."""
+    shutil.copytree(scored, tmp_path / "run", ignore=shutil.ignore_patterns("report.html"))
+    return tmp_path / "run"
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_it_shows_the_figures_of_the_run(scored):
+    page = write_run_page(scored).read_text()
+    metrics = json.loads((scored / "metrics.json").read_text())
+    for group, key in (("test", "accuracy"), ("test_hard", "roc_auc"), ("retrieval", "map")):
+        assert f"{metrics[group][key]:.4f}" in page
+    assert f"{metrics['baselines']['raw_pixels']['test']['accuracy']:.4f}" in page
+    assert page.count("<img") == len(list((scored / "figures").glob("*.png"))) == 8
+    assert "filters" in page and "4, 8" in page  # a setting that differs from the preset fast
+
+
+def test_it_needs_no_other_file_and_no_network(scored):
+    page = write_run_page(scored).read_text()
+    links = re.findall(r"""(?:src|href)=["']?([^"'\s>]+)|url\(([^)]*)\)|@import""", page)
+    assert links
+    assert all(link.startswith("data:") for link, _ in links), links
+    assert "<script" not in page
+
+
+def test_every_picture_has_a_text_for_those_who_cannot_see_it(scored):
+    page = write_run_page(scored).read_text()
+    assert all(re.search(r'alt="[^"]{40,}"', tag) for tag in re.findall(r"<img[^>]*>", page))
+
+
+def test_names_are_text_and_never_markup(run):
+    edit(run / "model.json", name="<script>alert(1)</script>")
+    page = write_run_page(run).read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_the_worst_of_many_classes_are_listed(run):
+    rows = ["class,images,sensitivity,specificity", "single,1,nan,0.9"]
+    rows += [f"class-{n},20,{0.5 + n / 1000},1.0" for n in range(100)]
+    (run / "classes.csv").write_text("\n".join(rows))
+    page = write_run_page(run).read_text()
+    assert ">class-0<" in page and ">class-49<" in page and ">class-50<" not in page
+    assert "50 of 101 classes" in page
+
+
+def test_unseen_classes_have_their_column_and_their_few_shot_figures(run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    unseen = {**metrics["test"], **metrics["retrieval"], "accuracy": 0.71234}
+    open_set = {"one_shot": {"5_way": 0.61234, "5_way_ci95": [0.6, 0.63]}}
+    edit(run / "metrics.json", unseen=unseen, open_set=open_set)
+    page = write_run_page(run).read_text()
+    assert "unseen classes" in page and "0.7123" in page
+    assert "one-shot, 5 classes" in page and "0.6123" in page
+
+
+def test_a_run_without_scores_or_with_damaged_files_is_named(run):
+    (run / "classes.csv").write_text("class,images\nboot,many\n")
+    with pytest.raises(ModelError, match=r"classes\.csv` is damaged: ValueError"):
+        write_run_page(run)
+    (run / "metrics.json").write_text('{"test": {}}')
+    with pytest.raises(ModelError, match=r"metrics\.json` is damaged: KeyError"):
+        write_run_page(run)
+    (run / "metrics.json").unlink()
+    with pytest.raises(ModelError, match=r"has no metrics\.json\. Score it first: python -m"):
+        write_run_page(run)
+    (run / "model.json").unlink()
+    with pytest.raises(
+        ModelError, match=r"not the folder of a complete run: it has no model\.json"
+    ):
+        write_run_page(run)
+    assert not (run / "report.html").exists()
+
+
+def test_runs_are_compared_side_by_side(scored, run, tmp_path):
+    metrics = json.loads((run / "metrics.json").read_text())
+    edit(run / "metrics.json", test={**metrics["test"], "accuracy": 0.98765, "eer": 0.98764})
+    edit(run / "config.json", margin=0.777)
+    page = write_comparison_page([scored, run], tmp_path / "comparison.html").read_text()
+    assert 'best">0.9877' in page  # more is better here
+    assert "0.9876<" in page and 'best">0.9876' not in page  # and less here
+    assert "0.777" in page and ">filters<" not in page  # settings that differ, and no other
+    assert page.count("<img") == 16
+    assert "cannot be compared" not in page
+
+
+def test_runs_on_other_data_are_not_ranked(scored, run, tmp_path):
+    model = json.loads((run / "model.json").read_text())
+    edit(run / "model.json", training={**model["training"], "data": "0" * 64})
+    page = write_comparison_page([scored, run], tmp_path / "comparison.html").read_text()
+    assert "cannot be compared" in page
+    assert 'best">' not in page
+
+
+def test_one_run_is_no_comparison(scored, tmp_path):
+    with pytest.raises(ArgumentError, match=r"needs two runs\. Received: 1"):
+        write_comparison_page([scored], tmp_path / "comparison.html")
+
+
+def test_the_seeds_of_a_folder_are_its_runs(tmp_path):
+    for name in ("seed-10", "seed-2"):
+        (tmp_path / name).mkdir()
+    assert run_folders(tmp_path) == [tmp_path]
+    (tmp_path / "summary.json").write_text("{}")
+    assert [path.name for path in run_folders(tmp_path)] == ["seed-2", "seed-10"]
+
+
+def test_a_page_that_was_there_stays_when_the_run_is_damaged(run):
+    page = write_run_page(run)
+    before = page.read_bytes()
+    (run / "metrics.json").write_text("{")
+    with pytest.raises(SiameseKerasError):
+        write_run_page(run)
+    assert page.read_bytes() == before
+
+
+def test_runs_of_the_same_name_are_told_apart(scored, tmp_path):
+    for parent in ("first", "second"):
+        shutil.copytree(scored, tmp_path / parent / "run")
+    folders = [tmp_path / parent / "run" for parent in ("first", "second")]
+    page = write_comparison_page(folders, tmp_path / "comparison.html").read_text()
+    assert all(f">{folder}</th>" in page for folder in folders)
