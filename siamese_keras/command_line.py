@@ -27,6 +27,9 @@ def make_parser(prog: str, description: str, **options: Any) -> argparse.Argumen
     )
     parser.add_argument("--version", action="version", version=f"siamese-keras {__version__}")
     parser.add_argument(
+        "--quiet", action="store_true", help="print results, warnings and errors alone"
+    )
+    parser.add_argument(
         "--traceback", action="store_true", help="show where in the code an error occurred"
     )
     return parser
@@ -39,12 +42,15 @@ def local_path(text: str) -> Path:
     return Path(text)
 
 
-def run_program(program: Callable[[], int | None], *, traceback: bool = False) -> int:
+def run_program(
+    program: Callable[[], int | None], *, traceback: bool = False, quiet: bool = False
+) -> int:
     """Call `program` and return its exit status.
 
     Args:
         program: The work of the program; TensorFlow is imported quietly before.
         traceback: Let every error show its traceback.
+        quiet: Show warnings and errors, but neither messages nor progress.
 
     Returns:
         What `program` returns (None counts as 0); 1 after a `SiameseKerasError` or an `OSError`,
@@ -57,7 +63,7 @@ def run_program(program: Callable[[], int | None], *, traceback: bool = False) -
         handler = logging.StreamHandler(sys.stderr)
         logger.addHandler(handler)
         level = logger.level
-        logger.setLevel(logging.INFO)
+        logger.setLevel(logging.WARNING if quiet else logging.INFO)
         try:
             _import_tensorflow_quietly()
             status = program() or 0

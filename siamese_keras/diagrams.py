@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.dia
         for path in draw_diagrams(config, tuple(options.image_shape), options.output):
             print(f"drawn: {path}")
 
-    return run_program(program, traceback=options.traceback)
+    return run_program(program, traceback=options.traceback, quiet=options.quiet)
 
 
 if __name__ == "__main__":

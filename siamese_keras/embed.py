@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.emb
                     writer.writerows([name, *map(str, row)] for name, row in rows)
         print(f"{output}: {len(names)} embeddings of {embeddings.shape[1]} numbers")
 
-    return run_program(program, traceback=options.traceback)
+    return run_program(program, traceback=options.traceback, quiet=options.quiet)
 
 
 if __name__ == "__main__":

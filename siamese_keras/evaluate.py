@@ -52,12 +52,15 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.eva
             verifier.config, options.data_dir, cache_dir=options.cache_dir,
             progress=progress_line("images"),
         )  # fmt: skip
-        report = verifier.evaluate(dataset, baselines=options.baselines, pair_file=options.pairs)
+        report = verifier.evaluate(
+            dataset, baselines=options.baselines, pair_file=options.pairs,
+            progress=progress_line("images embedded"),
+        )  # fmt: skip
         report.save(options.run)
         print(report)
         print(f"written: {options.run / 'metrics.json'}, {write_run_page(options.run)}")
 
-    return run_program(program, traceback=options.traceback)
+    return run_program(program, traceback=options.traceback, quiet=options.quiet)
 
 
 if __name__ == "__main__":

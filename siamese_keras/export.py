@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.exp
         )
         print(f"exported: {version}")
 
-    return run_program(program, traceback=options.traceback)
+    return run_program(program, traceback=options.traceback, quiet=options.quiet)
 
 
 if __name__ == "__main__":

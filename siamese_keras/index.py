@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.ind
             f"them embedded now; {changes.removed} dropped"
         )
 
-    return run_program(program, traceback=options.traceback)
+    return run_program(program, traceback=options.traceback, quiet=options.quiet)
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.pre
             _compare(verifier, options)
         return 0
 
-    return run_program(program, traceback=options.traceback)
+    return run_program(program, traceback=options.traceback, quiet=options.quiet)
 
 
 def _index_path(text: str) -> Path:
@@ -141,12 +141,15 @@ def _compare(verifier: Verifier, options: argparse.Namespace) -> None:
 
 
 def _search(verifier: Verifier, options: argparse.Namespace) -> None:
+    from siamese_keras.progress import progress_line
+
     filters = options.index is not None or has_threshold(options)
     found = verifier.search(
         options.images,
         options.index or options.gallery,
         top=options.top or 5,
         within=verifier.threshold if filters else None,
+        progress=progress_line("images"),
     )
     queries = list(map(str, options.images))
     if options.json:

@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.rep
             path = write_comparison_page(folders, output or Path("comparison.html"))
         print(f"written: {path}")
 
-    return run_program(program, traceback=options.traceback)
+    return run_program(program, traceback=options.traceback, quiet=options.quiet)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ def search(
     top: int,
     batch_size: int,
     within: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Match] | list[list[Match]]:
     """Find the images of a gallery that are nearest to a query, as `Verifier.search`.
 
@@ -53,6 +54,7 @@ def search(
         top: How many to find at most, at least 1.
         batch_size: Files of a folder to read at once.
         within: Find only images up to this distance; None finds the nearest however far.
+        progress: Of a folder, called with how many images are embedded and how many there are.
     """
     if top < 1:
         raise ArgumentError(f"`top` must be at least 1. Received: top={top}")
@@ -63,7 +65,7 @@ def search(
     if isinstance(gallery, Index):
         embeddings, names, folder = gallery.embeddings, gallery.names, Path(gallery.folder)
     elif isinstance(gallery, (str, os.PathLike)):
-        names, embeddings = embed_folder(embed, Path(gallery), batch_size)
+        names, embeddings = embed_folder(embed, Path(gallery), batch_size, progress)
         folder = Path()
     else:
         embeddings = np.atleast_2d(embed(gallery))

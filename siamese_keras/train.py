@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
                 with contextlib.suppress(OSError):
                     run_dir.rmdir()  # if nothing was written
 
-    return run_program(program, traceback=options.traceback)
+    return run_program(program, traceback=options.traceback, quiet=options.quiet)
 
 
 def _is_chief(command: Command, options: argparse.Namespace) -> bool:
@@ -239,16 +239,20 @@ def _train(
     """Train, score and export; return the metrics, or None after an interrupt."""
     from siamese_keras.data.datasets import resolved_config
     from siamese_keras.evaluation.report_page import write_run_page
+    from siamese_keras.training.callbacks import EpochLines
     from siamese_keras.training.trainer import fit
 
     config = resolved_config(config, dataset)
-    print(f"training on {dataset.name} into {run_dir}", flush=True)
+    lines = [] if options.quiet else [EpochLines(config.epochs + config.fine_tune)]
+    if not options.quiet:
+        print(f"training on {dataset.name} into {run_dir}", flush=True)
     verifier = fit(
         dataset,
         config,
         run_dir=run_dir,
         tensorboard=command.tensorboard,
-        verbose="auto" if sys.stdout.isatty() else 2,
+        callbacks=lines,
+        verbose=0,
         resume=options.resume is not None and run_dir.is_dir() and any(run_dir.iterdir()),
         checkpoint_minutes=command.checkpoint_minutes,
         # Other machines may go on with a run than those that began it.
@@ -264,7 +268,9 @@ def _train(
             f"resume:   {resume_command(options.resume or run_dir)}"
         )
         return None
-    report = verifier.evaluate(dataset, baselines=command.baselines)
+    report = verifier.evaluate(
+        dataset, baselines=command.baselines, progress=progress_line("images embedded")
+    )
     report.save(run_dir)
     print(f"\n{report}\n\nfit in {verifier.training['fit_seconds']:.0f} s")
     print(f"run:      {run_dir}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from siamese_keras.data.pair_file import read_pair_file
 from siamese_keras.data.splits import Dataset
 from siamese_keras.errors import ArgumentError, DataError, ModelError, RequestError
 from siamese_keras.files import check_output
-from siamese_keras.gallery import embed_folder
+from siamese_keras.gallery import Progress, embed_folder
 from siamese_keras.gallery_index import (
     Changes,
     Index,
@@ -229,11 +230,12 @@ class Verifier:
             )
         return self.false_accepts.at(far)
 
-    def embed(self, images: Any) -> np.ndarray:
+    def embed(self, images: Any, *, progress: Progress | None = None) -> np.ndarray:
         """Compute embeddings.
 
         Args:
             images: One or many images.
+            progress: Called with how many are embedded and how many there are.
 
         Returns:
             float32 `[embedding_dim]` for one image, `[n, embedding_dim]` for many.
@@ -247,12 +249,14 @@ class Verifier:
         """
         images = as_images(images)
         self._check_shape(images)
-        embeddings = np.concatenate(
-            [
-                call_by_name(names, self._model.embed, batch)
-                for batch, names in self._batches(images)
-            ]
-        )
+        parts: list[np.ndarray] = []
+        done = 0
+        for batch, names in self._batches(images):
+            parts.append(call_by_name(names, self._model.embed, batch))
+            done += len(names)
+            if progress is not None:
+                progress(done, len(images))
+        embeddings = np.concatenate(parts)
         return embeddings[0] if images.is_single else embeddings
 
     def compare(self, left: Any, right: Any, *, prior: float = 0.5) -> Comparison:
@@ -339,7 +343,7 @@ class Verifier:
         folder: str | os.PathLike[str],
         path: str | os.PathLike[str],
         *,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> Changes:
         """Write an index of a folder's images, or bring one up to date, for `search`.
 
@@ -374,7 +378,7 @@ class Verifier:
         self,
         folder: str | os.PathLike[str],
         *,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> tuple[list[Path], np.ndarray]:
         """Embed the images of a folder; files that cannot be decoded are skipped with a warning.
 
@@ -391,7 +395,15 @@ class Verifier:
         """
         return embed_folder(self.embed, Path(folder), self._model.batch_size, progress)
 
-    def search(self, query: Any, gallery: Any, *, top: int = 5, within: float | None = None) -> Any:
+    def search(
+        self,
+        query: Any,
+        gallery: Any,
+        *,
+        top: int = 5,
+        within: float | None = None,
+        progress: Progress | None = None,
+    ) -> Any:
         """Find the images of a gallery that are nearest to a query.
 
         Args:
@@ -402,6 +414,7 @@ class Verifier:
             top: How many to find at most, at least 1.
             within: Find only images up to this distance, such as `verifier.threshold`; None finds
                 the nearest however far they are.
+            progress: Of a folder, called with how many images are embedded and how many there are.
 
         Returns:
             List of `Match`, the nearest first; for many queries a list of such lists.
@@ -416,14 +429,15 @@ class Verifier:
         if isinstance(gallery, (str, os.PathLike)) and Path(gallery).suffix.lower() == ".npz":
             gallery = self._read_index(gallery)
         return search(
-            self.embed, query, gallery, top=top, batch_size=self._model.batch_size, within=within
-        )
+            self.embed, query, gallery, top=top, batch_size=self._model.batch_size, within=within,
+            progress=progress,
+        )  # fmt: skip
 
     def near_duplicates(
         self,
         source: str | os.PathLike[str],
         *,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> list[tuple[str, str, float]]:
         """Find the pairs of images of a folder, or of an index, that are same.
 
@@ -462,7 +476,7 @@ class Verifier:
         output: str | os.PathLike[str],
         *,
         prior: float = 0.5,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> tuple[int, int]:
         """Compare the pairs of a CSV file and write them with the answers to another one.
 
@@ -516,6 +530,7 @@ class Verifier:
         *,
         baselines: bool = False,
         pair_file: str | os.PathLike[str] | None = None,
+        progress: Progress | None = None,
     ) -> Report:
         """Score the model on a dataset's test images.
 
@@ -525,6 +540,8 @@ class Verifier:
                 nearest train images. That takes several times as long.
             pair_file: CSV file of further test pairs, `left,right,same`, as `read_pair_file` has
                 it: the pairs of a protocol that the dataset brings along.
+            progress: Called, for each set of images, with how many are embedded and how many there
+                are.
 
         Returns:
             The report.
@@ -549,7 +566,7 @@ class Verifier:
         if pair_file is not None:
             given = read_pair_file(Path(pair_file), dataset.image_shape)
         report = evaluate(
-            self.embed,
+            functools.partial(self.embed, progress=progress),
             self.calibration,
             dataset,
             unseen_classes=self.config.unseen_classes,

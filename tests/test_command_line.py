@@ -167,6 +167,7 @@ def test_every_program_has_a_version_and_no_abbreviations(capsys):
     assert capsys.readouterr().out == f"siamese-keras {__version__}\n"
     assert made.parse_args([]).traceback is False
     assert made.parse_args(["--traceback"]).traceback is True
+    assert [made.parse_args(given).quiet for given in ([], ["--quiet"])] == [False, True]
     with pytest.raises(SystemExit):
         made.parse_args(["--trace"])
 
@@ -233,6 +234,15 @@ def test_warnings_and_messages_are_lines_on_standard_error(capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "warning: the labels look inverted\nlooking\n"
+
+
+def test_quiet_shows_warnings_and_no_messages(capsys):
+    def program():
+        logging.getLogger("siamese_keras.data").info("looking")
+        logging.getLogger("siamese_keras.data").warning("skipping")
+
+    assert run_program(program, quiet=True) == 0
+    assert capsys.readouterr() == ("", "skipping\n")
 
 
 @pytest.mark.parametrize("error", [None, DataError("x"), TypeError("x"), KeyboardInterrupt()])

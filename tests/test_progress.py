@@ -1,7 +1,11 @@
 """The bar of a long task: not at once, and lines in its place where there is no terminal."""
 
 import io
+import logging
+import os
+import shutil
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +15,21 @@ from siamese_keras import progress
 class Terminal(io.StringIO):
     def isatty(self):
         return True
+
+
+@pytest.fixture(autouse=True)
+def informed(caplog):
+    """Show messages of the level INFO, as the commands do."""
+    caplog.set_level(logging.INFO, "siamese_keras")
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A terminal of 80 columns."""
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((80, 24)))
+    terminal = Terminal()
+    monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=terminal))
+    return terminal
 
 
 @pytest.fixture
@@ -25,27 +44,60 @@ def at(monkeypatch):
     return set_seconds
 
 
-def test_the_bar_appears_after_two_seconds_and_ends_its_line(at, monkeypatch):
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
+def test_the_bar_appears_after_two_seconds_and_is_erased(at, terminal):
     show = progress.progress_line("images")
     at(1.9)
     show(500, 10_000)
     assert terminal.getvalue() == ""
     at(2.1)
     show(1_000, 10_000)
-    assert terminal.getvalue() == f"\r[###{27 * '.'}] 1,000 of 10,000 images"
+    assert terminal.getvalue() == f"\r\x1b[K[###{27 * '.'}] 1,000 of 10,000 images"
     show(10_000, 10_000)
-    assert terminal.getvalue().endswith(f"\r[{30 * '#'}] 10,000 of 10,000 images\n")
+    assert terminal.getvalue().endswith(" images\r\x1b[K")
+
+
+def test_a_task_that_was_quick_leaves_no_trace(at, terminal):
+    show = progress.progress_line("images")
+    at(1)
+    show(10, 10)
+    at(3)
+    show(10, 10)
+    assert terminal.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (40, "[#######........] 1,000 of 2,000 images"),
+        (26, "1,000 of 2,000 images"),
+        (12, "1,000 of 2,"),
+    ],
+)
+def test_the_bar_fits_a_narrow_terminal(at, terminal, monkeypatch, columns, line):
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((columns, 24)))
+    show = progress.progress_line("images")
+    at(3)
+    show(1_000, 2_000)
+    assert terminal.getvalue() == f"\r\x1b[K{line}"
+    assert len(line) < columns
+
+
+def test_nothing_is_shown_where_messages_are_not(at, terminal, caplog):
+    caplog.set_level(logging.WARNING, "siamese_keras")
+    show = progress.progress_line("images")
+    at(90)
+    show(1, 2)
+    assert terminal.getvalue() == ""
 
 
 def test_without_a_terminal_a_line_is_written_now_and_then(at, monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    show = progress.progress_line("images")
+    show, silent = progress.progress_line("images"), progress.progress_line("x", in_files=False)
     for seconds in (9, 31, 59, 62):
         at(seconds)
         show(1000 * seconds, 62_000)
+        silent(1000 * seconds, 62_000)
     assert stream.getvalue() == "31,000 of 62,000 images\n62,000 of 62,000 images\n"
 
 

@@ -74,7 +74,7 @@ def processes(tmp_path_factory):
 
 def send_in_epoch(process, epoch, number):
     for line in process.stdout:
-        if line.startswith(f"Epoch {epoch}/"):
+        if line.startswith(f"epoch {epoch - 1}/"):
             process.send_signal(number)
             break
     return process.communicate()
@@ -136,7 +136,7 @@ class FakeVerifier:
     def __str__(self):
         return f"accuracy {self.metrics['test']['accuracy']}"
 
-    def evaluate(self, dataset, *, baselines):
+    def evaluate(self, dataset, *, baselines, progress):
         self.metrics["baselines"] = {"all": int(baselines)}
         return self
 
@@ -179,7 +179,17 @@ def test_options_are_the_settings_of_the_training(fits, sample):
     assert call.dataset.fingerprint == sample.fingerprint
     assert call.run_dir == Path("run")
     assert call.tensorboard is True
-    assert call.verbose == 2  # one line for each epoch: standard output is not a terminal
+    assert call.verbose == 0  # the lines of epochs are our own
+    assert [type(callback).__name__ for callback in call.callbacks] == ["EpochLines"]
+
+
+def test_quiet_prints_the_result_alone(fits, capsys):
+    assert run("--run-dir", "run", "--quiet") == 0
+    (call,) = fits.calls
+    assert call.callbacks == []
+    out = capsys.readouterr().out
+    assert "training on" not in out
+    assert "accuracy 0.9\n" in out
 
 
 def test_a_run_is_repeated_from_its_settings(fits, tmp_path):

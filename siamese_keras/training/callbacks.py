@@ -19,6 +19,7 @@ from siamese_keras.errors import TrainingError
 from siamese_keras.evaluation.protocol import embeddings_auc
 from siamese_keras.files import write_columns
 from siamese_keras.models.embedder import batch_size_of
+from siamese_keras.progress import progress_line
 from siamese_keras.training.distribution import Replicas
 from siamese_keras.training.state import TrainingState
 
@@ -56,6 +57,40 @@ class ValidationAUC(keras.callbacks.Callback):
         if logs is not None:
             auc = embeddings_auc(np.concatenate(batches), self._labels)
             logs["val_roc_auc"] = float(self._replicas.gathered(auc)[0])
+
+
+class EpochLines(keras.callbacks.Callback):
+    """Print one line for each epoch, and show a bar of its steps on a terminal.
+
+    Keras's own line has a dozen figures, which `history.csv` holds too, and is longer than most
+    terminals are wide.
+
+    Args:
+        epochs: Number of the last epoch.
+    """
+
+    def __init__(self, epochs: int):
+        super().__init__()
+        self._epochs = epochs
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Start the clock."""
+        self._started = time.monotonic()
+        self._show = progress_line(f"steps of epoch {epoch + 1}/{self._epochs}", in_files=False)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Move the bar."""
+        self._show(batch + 1, self.params["steps"])
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Print the line."""
+        logs = logs or {}
+        seconds = time.monotonic() - self._started
+        print(
+            f"epoch {epoch + 1}/{self._epochs}  loss {logs['loss']:.4f}  validation: "
+            f"loss {logs['val_loss']:.4f}, ROC-AUC {logs['val_roc_auc']:.4f}  {seconds:.0f} s",
+            flush=True,
+        )
 
 
 class Guard(keras.callbacks.Callback):

@@ -9,7 +9,7 @@ import pytest
 
 from siamese_keras.errors import TrainingError
 from siamese_keras.files import read_columns
-from siamese_keras.training.callbacks import Guard, History, StopOnSignal
+from siamese_keras.training.callbacks import EpochLines, Guard, History, StopOnSignal
 
 
 def logs(same, different):
@@ -196,3 +196,14 @@ def test_sigterm_acts_as_usual_but_after_the_batch():
     finally:
         signal.signal(signal.SIGTERM, previous)
     assert int(model.optimizer.iterations) == 3
+
+
+def test_the_line_of_an_epoch_is_short(capsys):
+    lines = EpochLines(12)
+    lines.set_params({"steps": 2000})
+    lines.on_epoch_begin(9)
+    lines.on_train_batch_end(0, {"loss": 1.0})
+    lines.on_epoch_end(9, {"loss": 0.123456, "val_loss": 0.2, "val_roc_auc": 0.98765, "same": 1.0})
+    out, err = capsys.readouterr()
+    assert out == "epoch 10/12  loss 0.1235  validation: loss 0.2000, ROC-AUC 0.9877  0 s\n"
+    assert err == ""
