@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 _PATIENCE = 2.0  # seconds before the bar appears
+_SECONDS_BETWEEN_BARS = 0.1
 _SECONDS_BETWEEN_LINES = 30.0  # where there is no terminal
 _WIDTH = 30  # of the bar, at most
 _CLEAR = "\r\x1b[K"  # go to the start of the line and erase it
@@ -45,7 +46,8 @@ def progress_line(what: str, *, in_files: bool = True) -> Callable[[int, int], N
             if is_drawn:
                 print(_CLEAR, end="", file=stream, flush=True)
                 is_drawn = False
-        elif is_due:
+        elif is_due and now - told >= _SECONDS_BETWEEN_BARS:
+            told = now
             print(_CLEAR + _bar(done, total, text), end="", file=stream, flush=True)
             is_drawn = True
 
