@@ -20,6 +20,7 @@ from siamese_keras.models.false_accepts import FalseAccepts, write_false_accepts
 from siamese_keras.models.outer_model import base_model_of
 from siamese_keras.serving.client import read_model_json, versions
 from siamese_keras.serving.formats import MODEL_FILES, format_of
+from siamese_keras.serving.model_card import MODEL_CARD, model_card
 from siamese_keras.serving.portable import check_format, load_version, write_litert, write_onnx
 from siamese_keras.serving.signatures import Signature, build_signatures, example_requests
 from siamese_keras.serving.warmup import WARMUP_FILE, write_warmup_requests
@@ -95,6 +96,7 @@ def export(
             _write_portable(signatures, model / MODEL_FILES[format], format, quantize)
         write_json(model / "assets.extra" / "model.json", information)
         write_false_accepts(model / "assets.extra", false_accepts)
+        (model / MODEL_CARD).write_text(model_card(information), encoding="utf-8")
         verify(outer, calibration, model, TOLERANCE if quantize is None else TOLERANCE_INT8)
         while True:
             version = folder / str(_next_number(folder))

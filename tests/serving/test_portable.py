@@ -56,6 +56,7 @@ def test_a_version_holds_the_model_and_its_facts(versions, exported, form):
         FILES[form],
         "assets.extra/model.json",
         "assets.extra/false_accepts.csv",
+        "assets.extra/model_card.md",
     }
     facts, of_saved_model = read_model_json(versions[form]), read_model_json(exported)
     for key in facts.keys() - {"name", "metrics"}:

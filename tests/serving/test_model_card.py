@@ -1,0 +1,38 @@
+"""The model card of an export: true to its `model.json`, and with the shipped model."""
+
+import json
+from pathlib import Path
+
+from siamese_keras.serving.model_card import MODEL_CARD, model_card
+
+SHIPPED = Path(__file__).parents[2] / "saved_models" / "fashion_mnist" / "1"
+
+
+def information(version):
+    return json.loads((version / "assets.extra" / "model.json").read_text())
+
+
+def test_an_export_has_a_card_of_its_data_and_limits(exported, tiny):
+    card = (exported / MODEL_CARD).read_text()
+    assert card.startswith("# tiny\n")
+    assert "500 for training, 100 for validation and the threshold, 200 for the test" in card
+    assert f"up to a distance of {tiny.threshold:.4f}." in card
+    assert "## Limits" in card
+
+
+def test_the_card_of_the_shipped_model_has_its_figures():
+    facts = information(SHIPPED)
+    card = (SHIPPED / MODEL_CARD).read_text()
+    assert card == model_card(facts), "write it again with `model_card`"
+    assert f"{facts['metrics']['test']['accuracy']:.4f} (95 % interval" in card
+    assert "T-shirt, trouser, pullover" in card
+
+
+def test_many_classes_and_held_out_ones(exported):
+    facts = information(exported)
+    config = {**facts["config"], "unseen_classes": ["boot", "bag"]}
+    names = [f"class{number}" for number in range(31)]
+    card = model_card({**facts, "class_names": names, "config": config, "metrics": None})
+    assert "- Classes (31): class0, " in card and "class29, ...\n" in card
+    assert "- Classes held out of the training: boot, bag\n" in card
+    assert "was not scored" in card
