@@ -1,4 +1,4 @@
-# Needs Python 3.10 to 3.13 and git; everything else is installed into .venv.
+# Needs Python 3.11 to 3.13 and git; everything else is installed into .venv.
 #
 #   make train   train the default preset on Fashion-MNIST, score, draw and export it
 #   make test    run the test suite
