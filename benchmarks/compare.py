@@ -8,7 +8,7 @@ test pairs; the threshold comes from validation pairs. Each result is written to
 `benchmarks/results.json` as soon as it is there, and is not measured again, so that the comparison
 may take several sessions. The time of a fit depends on the day: every session begins with the
 reference, the first row, and each time is reported relative to the reference of its session.
-`python benchmarks/results.py` makes README's tables and the figure from it.
+`python benchmarks/results.py` makes the tables of `docs/results.md` and the figure from it.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ images asked about of another, the mean over the twelve ways to choose the two.
 
 Each row fits with each seed in a process of its own. Results are written to
 `benchmarks/many_classes.json` as soon as they are there, and are not measured again;
-`python benchmarks/results.py` makes README's table from them.
+`python benchmarks/results.py` makes the table of `docs/results.md` from them.
 """
 
 from __future__ import annotations

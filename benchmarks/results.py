@@ -1,6 +1,9 @@
-"""Write README's tables of results, and the figure of accuracy over time.
+"""Write the tables of README and `docs/results.md`, and the figure of accuracy over time.
 
     python benchmarks/results.py
+
+README has one small table and the report of the shipped model, `docs/results.md` all tables. Each stands
+between two marks.
 
 The comparison is read from `benchmarks/results.json`, which `benchmarks/compare.py` writes: medians
 over the seeds. The table of unseen classes is read from `benchmarks/unseen/*.json`, each the
@@ -23,7 +26,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from siamese_keras.evaluation.table import report_table
+
 ROOT = Path(__file__).parent.parent
+PAGES = ROOT / "README.md", ROOT / "docs" / "results.md"
+MODEL = ROOT / "saved_models" / "fashion_mnist" / "1" / "assets.extra" / "model.json"
 FIGURE = ROOT / "diagrams" / "accuracy-over-time.png"
 _NAMES = {
     "classic-mlp": "`classic-mlp`: the classic exercise",
@@ -109,14 +116,39 @@ def medians() -> dict[str, dict[str, float | None]]:
     return {name: rows[name] for name in _NAMES if name in rows}
 
 
-def comparison_tables() -> list[str]:
-    """Return four Markdown tables: pairs, retrieval, at what cost, and how soon."""
-    rows = medians()
+def _titles(rows: dict[str, dict[str, float | None]]) -> dict[str, str]:
+    """Return what each row is called, with the number of its seeds where it has fewer."""
     most = max(row["seeds"] for row in rows.values())
-    names = {
+    return {
         name: _NAMES[name] + ("" if row["seeds"] == most else f" ({row['seeds']} of {most} seeds)")
         for name, row in rows.items()
     }
+
+
+def summary_table() -> list[str]:
+    """Return README's Markdown table: how good, and how long the fit takes."""
+    rows = medians()
+    names = _titles(rows)
+    cells = [
+        [
+            names[name],
+            *(f"{row[key]:.4f}" for key in ("accuracy", "roc_auc", "recall_at_1")),
+            f"{row['fit_seconds']:.0f} s",
+        ]
+        for name, row in rows.items()
+    ]
+    return _table(["", "pair accuracy", "ROC-AUC", "Recall@1", "fit"], cells)
+
+
+def model_report() -> list[str]:
+    """Return the report of the shipped model, as `train` and `evaluate` print it."""
+    return ["```text", report_table(json.loads(MODEL.read_text())["metrics"]), "```"]
+
+
+def comparison_tables() -> list[str]:
+    """Return four Markdown tables: pairs, retrieval, at what cost, and how soon."""
+    rows = medians()
+    names = _titles(rows)
     goods = {
         "pair accuracy": "accuracy",
         "ROC-AUC": "roc_auc",
@@ -207,21 +239,23 @@ def many_classes_table() -> list[str]:
     return _table(["", *columns], cells)
 
 
-def updated(readme: str) -> str:
-    """Return `readme` with what stands between its pairs of marks replaced."""
-    tables = {
+def updated(page: str) -> str:
+    """Return `page` with what stands between its pairs of marks replaced."""
+    contents = {
+        "report": model_report(),
+        "summary": summary_table(),
         "results": comparison_tables(),
         "unseen classes": unseen_table(),
         "many classes": many_classes_table(),
     }
-    for name, lines in tables.items():
-        readme = re.sub(
+    for name, lines in contents.items():
+        page = re.sub(
             rf"(<!-- {name}: .*? -->\n).*?(<!-- end of {name} -->)",
             lambda marks, lines=lines: marks[1] + "\n".join(lines) + "\n" + marks[2],
-            readme,
+            page,
             flags=re.DOTALL,
         )
-    return readme
+    return page
 
 
 def plot_accuracy_over_time() -> Figure:
@@ -251,6 +285,6 @@ def plot_accuracy_over_time() -> Figure:
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(updated(path.read_text()))
+    for path in PAGES:
+        path.write_text(updated(path.read_text()))
     plot_accuracy_over_time().savefig(FIGURE)
