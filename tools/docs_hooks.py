@@ -1,0 +1,40 @@
+"""What the documentation site needs beyond its pages: files of other folders, and formulas.
+
+MkDocs calls the functions named `on_...`; see `hooks` in `mkdocs.yml`.
+"""
+
+from pathlib import Path
+
+from latex2mathml.converter import convert
+from mkdocs.structure.files import File
+
+ROOT = Path(__file__).parent.parent
+SHARED = ("diagrams/*.png", "examples/*", "benchmarks/README.md")
+
+
+def formula(source, language, css_class, options, md, **_):
+    """Turn the LaTeX of a `math` block, which GitHub shows as a formula too, into MathML."""
+    return f'<div class="formula">{convert(source, display="block")}</div>'
+
+
+def on_config(config):
+    """Name `formula` as what formats `math` blocks."""
+    fence = {"name": "math", "class": "formula", "format": formula}
+    config.mdx_configs.setdefault("pymdownx.superfences", {})["custom_fences"] = [fence]
+    return config
+
+
+def on_files(files, config):
+    """Add the files outside `docs/` that pages link to."""
+    for pattern in SHARED:
+        for path in sorted(ROOT.glob(pattern)):
+            name = path.relative_to(ROOT).as_posix()
+            files.append(File.generated(config, name, abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown, page, **_):
+    """Let links that leave `docs/`, as they do on GitHub, stay within the site."""
+    if page.file.src_uri == "benchmarks/README.md":
+        return markdown.replace("](../docs/", "](../")
+    return markdown.replace("](../", "](")
