@@ -3,6 +3,7 @@
 #   make train   train the default preset on Fashion-MNIST, score, draw and export it
 #   make test    run the test suite
 #   make lint    ruff and mypy
+#   make docs    write the documentation site to site/
 #   make data    put Fashion-MNIST where the package looks for it
 #
 # ARGS adds options, as in: make train ARGS="--preset classic-mlp --seed 1"
@@ -11,7 +12,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := setup.cfg pyproject.toml siamese_keras/_version.py
 
-.PHONY: train test lint data hooks clean
+.PHONY: train test lint docs data hooks clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -27,6 +28,9 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+
 hooks: .venv/installed-dev
 	$(BIN)/pre-commit install
 
@@ -41,4 +45,4 @@ data: .venv/installed-diagrams
 	@touch $@
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build site *.egg-info

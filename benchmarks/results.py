@@ -2,8 +2,8 @@
 
     python benchmarks/results.py
 
-README has one small table and the report of the shipped model, `docs/results.md` all tables. Each stands
-between two marks.
+README has one small table and the report of the shipped model, `docs/results.md` all tables. Each
+stands between two marks.
 
 The comparison is read from `benchmarks/results.json`, which `benchmarks/compare.py` writes: medians
 over the seeds. The table of unseen classes is read from `benchmarks/unseen/*.json`, each the

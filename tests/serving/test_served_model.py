@@ -22,7 +22,7 @@ from siamese_keras.serving.warmup import WARMUP_FILE
 
 TOLERANCE = 1e-5
 ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "serving.md"
 
 
 def files(images: np.ndarray) -> np.ndarray:
@@ -257,17 +257,17 @@ def test_the_two_ways_to_ask_agree(signature, requests, server, exported, tiny):
             ask(signature, {name: [BOMB] for name in inputs})
 
 
-def readme_blocks(language: str) -> list[str]:
-    section = README.read_text().partition("## Serving\n")[2].partition("\n## ")[0]
-    return re.findall(rf"^```{language}\n(.*?)^```", section, re.M | re.S)
+def page_blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.M | re.S)
 
 
 @pytest.fixture
 def clone(tmp_path, sample, exported):
-    """A folder in which README's commands find what they name: images and a model."""
-    photos = tmp_path / "photos"
+    """A folder in which the page's commands find what they name: images and a model."""
+    examples, photos = tmp_path / "examples", tmp_path / "photos"
+    examples.mkdir()
     photos.mkdir()
-    paths = [tmp_path / "left.png", tmp_path / "right.png", photos / "2.png", photos / "3.png"]
+    paths = [examples / "left.png", examples / "right.png", photos / "2.png", photos / "3.png"]
     for path, content in zip(paths, files(sample.test.images[:4]), strict=True):
         path.write_bytes(content)
     (tmp_path / "saved_models").mkdir()
@@ -277,13 +277,13 @@ def clone(tmp_path, sample, exported):
 
 @pytest.fixture
 def pair_distance(sample, tiny):
-    """Distance of the pair that README asks about."""
+    """Distance of the pair that the page asks about."""
     left, right = sample.test.images[:1], sample.test.images[1:2]
     return tiny.outer_model.predict_on_batch({"left": left, "right": right})[0]
 
 
-def test_grpc_client_of_the_readme(server, clone, pair_distance, monkeypatch, capsys):
-    client, *_ = readme_blocks("python")
+def test_grpc_client_of_the_page(server, clone, pair_distance, monkeypatch, capsys):
+    client, *_ = page_blocks("python")
     assert "localhost:8500" in client
     monkeypatch.chdir(clone)
     exec(client.replace("localhost:8500", server.grpc_address), {})
@@ -292,7 +292,7 @@ def test_grpc_client_of_the_readme(server, clone, pair_distance, monkeypatch, ca
     assert answer["distance"] == [pytest.approx(pair_distance, abs=TOLERANCE)]
 
 
-def test_shell_commands_of_the_readme(server, clone, pair_distance):
+def test_shell_commands_of_the_page(server, clone, pair_distance):
     """Curl and predict run as they stand, but for the port; docker does not run here."""
     port = re.search(r":\d+", server.url).group()
     python = Path(sys.executable).parent
@@ -310,7 +310,7 @@ def test_shell_commands_of_the_readme(server, clone, pair_distance):
         assert finished.returncode == 0, finished.stderr
         return finished.stdout
 
-    blocks = [block for block in readme_blocks("bash") if "docker" not in block]
+    blocks = [block for block in page_blocks("bash") if "docker" not in block]
     with futures.ThreadPoolExecutor() as pool:
         files_by_rest, pixels_by_rest, local, by_url = pool.map(run, blocks)
     (answer,) = json.loads(files_by_rest)["predictions"]
