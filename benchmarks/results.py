@@ -63,6 +63,10 @@ _UNSEEN_COLUMNS = (
 
 
 def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """Return a Markdown table whose figures do not break from their units."""
+    rows = [
+        [name, *(cell.replace(" ", "\N{NO-BREAK SPACE}") for cell in row)] for name, *row in rows
+    ]
     return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
 
 

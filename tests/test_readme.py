@@ -82,7 +82,7 @@ def commands():
     """Yield each `python -m siamese_keras...` of the pages, but what tests/serving runs."""
     for page in PAGES:
         for block in blocks(page, "sh"):
-            for line in block.splitlines():
+            for line in block.replace("\\\n", "").splitlines():
                 words = shlex.split(line, comments=True)
                 if words[1:2] == ["-m"] and words[2].startswith("siamese_keras"):
                     yield pytest.param(words[2], words[3:], id=f"{name_of(page)}: {line}")
