@@ -105,8 +105,7 @@ def test_the_answer_about_the_example_images_is_that_of_the_shipped_model(monkey
     from siamese_keras import predict
 
     monkeypatch.chdir(ROOT)
-    command = "predict examples/left.png examples/right.png\n```\n\n```text\n"
-    answer = README.partition(command)[2].partition("```")[0]
+    (answer,) = re.findall(r"The shipped model answers:\n\n```text\n(.*?)```", README, re.DOTALL)
     arguments = ["examples/left.png", "examples/right.png", "--model", "saved_models/fashion_mnist"]
     assert predict.main(arguments) == 0
     assert capsys.readouterr().out == answer
