@@ -4,6 +4,7 @@
 #   make test    run the test suite
 #   make lint    ruff and mypy
 #   make docs    write the documentation site to site/
+#   make notebooks   execute the notebooks and store their outputs
 #   make data    put Fashion-MNIST where the package looks for it
 #
 # ARGS adds options, as in: make train ARGS="--preset classic-mlp --seed 1"
@@ -12,7 +13,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := setup.cfg pyproject.toml siamese_keras/_version.py
 
-.PHONY: train test lint docs data hooks clean
+.PHONY: train test lint docs notebooks data hooks clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -30,6 +31,9 @@ lint: .venv/installed-dev
 
 docs: .venv/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
+
+notebooks: .venv/installed-test data
+	$(BIN)/python tools/run_notebooks.py $(ARGS)
 
 hooks: .venv/installed-dev
 	$(BIN)/pre-commit install
