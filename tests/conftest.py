@@ -13,7 +13,13 @@ from siamese_keras import Dataset, Verifier, fit, load_dataset
 
 # Modules whose tests take longest come first: of two processes, none is left with one of them. The
 # first two go together, since only one of them starts processes itself.
-SLOW = ("test_distribution.py", "test_resume.py", "test_trainer.py", "test_faults.py")
+SLOW = (
+    "test_distribution.py",
+    "test_resume.py",
+    "test_trainer.py",
+    "test_faults.py",
+    "test_notebooks.py",
+)
 
 
 def pytest_collection_modifyitems(items):
