@@ -22,7 +22,7 @@ from nbclient.exceptions import CellExecutionError
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 
 # A line of TensorFlow's C++ libraries about the machine, which they print while they are loaded.
-_NATIVE_LINE = re.compile(r"(WARNING: All log messages before absl|[IWE]\d{4} ).*\n?")
+_NATIVE_LINE = re.compile(r"WARNING: All log messages before absl|[IWE]\d{4} ")
 
 
 def execute(path: Path, **environment: str) -> nbformat.NotebookNode:
