@@ -1,11 +1,11 @@
 # Needs Python 3.11 to 3.13 and git; everything else is installed into .venv.
 #
-#   make train   train the default preset on Fashion-MNIST, score, draw and export it
-#   make test    run the test suite
-#   make lint    ruff and mypy
-#   make docs    write the documentation site to site/
-#   make notebooks   execute the notebooks and store their outputs
-#   make data    put Fashion-MNIST where the package looks for it
+#   make train      train the default preset on Fashion-MNIST, score, draw and export it
+#   make test       run the test suite
+#   make lint       ruff and mypy
+#   make docs       write the documentation site to site/
+#   make notebooks  execute the notebooks and store their outputs
+#   make data       put Fashion-MNIST where the package looks for it
 #
 # ARGS adds options, as in: make train ARGS="--preset classic-mlp --seed 1"
 
