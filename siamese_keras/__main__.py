@@ -14,6 +14,7 @@ PROGRAMS = {
     "report": "write the report page of a run, or compare several",
     "export": "export a run as a SavedModel for TensorFlow Serving",
     "predict": "compare image files, or search a folder or an index",
+    "demo": "open a page to compare and search images in a browser",
     "index": "embed a folder of images, for quick searches",
     "embed": "write the embeddings of a folder of images",
     "diagrams": "draw the architecture diagrams",

@@ -39,6 +39,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         default=10.0,
         help="seconds to wait for --url (default: 10)",
     )
+    add_invert_option(parser)
+
+
+def add_invert_option(parser: argparse.ArgumentParser) -> None:
+    """Give `parser` the option `--invert`."""
     parser.add_argument(
         "--invert",
         action="store_true",
@@ -76,14 +81,21 @@ def add_threshold_options(parser: argparse.ArgumentParser) -> None:
 
 def load_from_options(options: argparse.Namespace) -> Verifier:
     """Load the model that the options of `add_model_options` name."""
+    source = options.url or options.model
+    return load_chosen(source, timeout=options.timeout, invert=options.invert)
+
+
+def load_chosen(
+    source: str | Path | None, *, timeout: float = 10.0, invert: bool = False
+) -> Verifier:
+    """Load a model; None is the only model below `saved_models/`, which is named in a message."""
     from siamese_keras.serving.client import only_model
     from siamese_keras.verifier import load_verifier
 
-    source = options.url or options.model
     if source is None:
         source = only_model(Path("saved_models"))
         _log.info("Asking the model %s.", source)
-    return load_verifier(source, timeout=options.timeout, invert=options.invert)
+    return load_verifier(source, timeout=timeout, invert=invert)
 
 
 def at_threshold(verifier: Verifier, options: argparse.Namespace) -> Verifier:
@@ -107,6 +119,14 @@ def at_threshold(verifier: Verifier, options: argparse.Namespace) -> Verifier:
 def has_threshold(options: argparse.Namespace) -> bool:
     """Return whether one of the options of `add_threshold_options` was used."""
     return (options.threshold, options.far, options.prior) != (None, None, None)
+
+
+def index_path(text: str) -> Path:
+    """Parse the path of an index."""
+    path = local_path(text)
+    if path.suffix.lower() != ".npz":
+        raise argparse.ArgumentTypeError(f"expected an index, FILE.npz, not {text!r}")
+    return path
 
 
 def _number(expected: str, fits: Callable[[float], bool]) -> Callable[[str], float]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from siamese_keras.command_line import local_path, make_parser, run_program
@@ -26,6 +25,7 @@ from siamese_keras.model_options import (
     add_threshold_options,
     at_threshold,
     has_threshold,
+    index_path,
     load_from_options,
 )
 
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.pre
     task.add_argument("--gallery", type=local_path, metavar="FOLDER", help="folder to search")
     task.add_argument(
         "--index",
-        type=_index_path,
+        type=index_path,
         metavar="FILE.npz",
         help="index to search, written by `siamese-keras index`; images that are not same are not "
         "listed",
@@ -103,13 +103,6 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.pre
         return 0
 
     return run_program(program, traceback=options.traceback, quiet=options.quiet)
-
-
-def _index_path(text: str) -> Path:
-    path = local_path(text)
-    if path.suffix.lower() != ".npz":
-        raise argparse.ArgumentTypeError(f"expected an index, FILE.npz, not {text!r}")
-    return path
 
 
 def _check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

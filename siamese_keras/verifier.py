@@ -230,6 +230,27 @@ class Verifier:
             )
         return self.false_accepts.at(far)
 
+    def decode(self, images: Any) -> np.ndarray:
+        """Return images as the model sees them: decoded, scaled, centered, and perhaps inverted.
+
+        Args:
+            images: One or many images.
+
+        Returns:
+            uint8 `[height, width, channels]` for one image, `[n, height, width, channels]` for
+            many.
+
+        Raises:
+            ModelError: When the model is a server, which decodes files itself.
+            Others: as `embed`.
+        """
+        images = as_images(images)
+        self._check_shape(images)
+        if self._model.image_shape is None and not isinstance(images.items, np.ndarray):
+            raise ModelError("A server decodes image files itself: load its run or its export.")
+        pixels = np.concatenate([np.asarray(batch) for batch, _ in self._batches(images)])
+        return pixels[0] if images.is_single else pixels
+
     def embed(self, images: Any, *, progress: Progress | None = None) -> np.ndarray:
         """Compute embeddings.
 
@@ -394,6 +415,35 @@ class Verifier:
             Others: as `embed`.
         """
         return embed_folder(self.embed, Path(folder), self._model.batch_size, progress)
+
+    def open_gallery(
+        self,
+        source: str | os.PathLike[str],
+        *,
+        progress: Progress | None = None,
+    ) -> Index:
+        """Embed a folder of images, or read an index of one, for many searches.
+
+        Args:
+            source: Folder of image files; those that cannot be decoded are skipped with a
+                warning. Or an index, the path of an `.npz` file that `index` wrote.
+            progress: Called with how many images are embedded and how many there are.
+
+        Returns:
+            The gallery, for `search`.
+
+        Raises:
+            DataError: When `source` has no image that can be read.
+            ModelError: When the index is of another model.
+            Others: as `embed`.
+        """
+        if Path(source).suffix.lower() == ".npz":
+            return self._read_index(source)
+        index, _ = build_index(
+            self.embed, Path(source), batch_size=self._model.batch_size, invert=self.invert,
+            progress=progress,
+        )  # fmt: skip
+        return index
 
     def search(
         self,

@@ -232,6 +232,11 @@ def _find(name: str, data_dir: Path | None) -> Source:
         return load_tfds(name, data_dir)
     if name == "idx":
         return _find(name, _existing(data_dir, name))
+    return load_local(name) or load_tfds(name, tfds_folder())
+
+
+def load_local(name: str) -> Source | None:
+    """Return a dataset that is on this machine where TFDS or others store it; download nothing."""
     prepared = tfds_folder()
     if (prepared / name).is_dir():
         with contextlib.suppress(NotPreparedError):
@@ -242,7 +247,7 @@ def _find(name: str, data_dir: Path | None) -> Source:
                 return Source(*read_idx_folder(folder, FASHION_MNIST_SHA256))
             except DataError as error:
                 _log.warning("Skipping %s", error)
-    return load_tfds(name, prepared)
+    return None
 
 
 def _existing(data_dir: Path | None, name: str) -> Path:

@@ -174,6 +174,13 @@ def png_of(pixels: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
+def thumbnail(pixels: np.ndarray, size: int = 160) -> np.ndarray:
+    """Return uint8 `[height, width, 4]`, made smaller where a side is longer than `size`."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((size, size))
+    return np.asarray(image)
+
+
 def portable(content: bytes, pixels: np.ndarray) -> bytes:
     """Return a file that the graph of an exported model decodes to the same pixels.
 

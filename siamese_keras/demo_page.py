@@ -1,0 +1,342 @@
+"""The page of `siamese-keras demo`: what it computes, what it shows, and its server.
+
+Gradio draws the page. It is imported only when a page is built, since it is an extra.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import math
+import os
+import signal
+import socket
+import tempfile
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from siamese_keras.data.datasets import FASHION_MNIST_CLASSES, load_local
+from siamese_keras.data.photo import is_flat, png_of, read_photo, thumbnail
+from siamese_keras.demo_html import (
+    CSS,
+    answer_html,
+    matches_html,
+    problem_html,
+    seen_html,
+    within_html,
+)
+from siamese_keras.errors import ArgumentError, ModelError, SiameseKerasError
+from siamese_keras.gallery_index import Index
+from siamese_keras.progress import progress_line
+
+if TYPE_CHECKING:
+    from siamese_keras.verifier import Verifier
+
+_log = logging.getLogger(__name__)
+
+_PORT = 7860  # Gradio's
+_MAX_FILE_SIZE = "20mb"
+_MATCHES = 8
+_EXAMPLES_OF_A_CLASS = 20
+_EXAMPLE_PAIRS = (
+    ("sneaker-1", "sneaker-2"),
+    ("sneaker-1", "boot-1"),
+    ("dress-1", "dress-2"),
+    ("shirt-1", "T-shirt-1"),
+    ("bag-1", "trouser-1"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """What the page keeps of two images, so that a new threshold needs no new embedding."""
+
+    distance: float
+    similarity: float
+
+
+class Demo:
+    """The functions behind the page: paths of uploaded files in, HTML out.
+
+    Args:
+        verifier: The model; not a server, which keeps its threshold.
+        gallery: Images to search, from `Verifier.open_gallery`, or None.
+    """
+
+    def __init__(self, verifier: Verifier, gallery: Index | None = None) -> None:
+        if verifier.calibration is None or verifier.config is None:
+            raise ModelError("The demo needs a run or an export: a server keeps its threshold.")
+        self.verifier = verifier
+        self.gallery = gallery
+        self.threshold = verifier.calibration.threshold
+        self.max_distance = 2.0 if verifier.config.unit_length else math.ceil(3 * self.threshold)
+        # Asked about pixels that `decode` has inverted already.
+        self._decoded = copy.copy(verifier)
+        self._decoded.invert = False
+
+    def compare(
+        self, left: str | None, right: str | None, threshold: float
+    ) -> tuple[str, str, Pair | None, str]:
+        """Compare two image files.
+
+        Args:
+            left: Path of the left file, or None while there is none.
+            right: Path of the right one.
+            threshold: Distance up to which they are same.
+
+        Returns:
+            Each image as the model sees it, the pair, and the answer or what is wrong.
+        """
+        sides = [self._look(path, side) for path, side in ((left, "left"), (right, "right"))]
+        (left_pixels, left_shown), (right_pixels, right_shown) = sides
+        if left_pixels is None or right_pixels is None:
+            return left_shown, right_shown, None, ""
+        try:
+            answer = self._decoded.compare(left_pixels, right_pixels)
+        except (SiameseKerasError, OSError) as error:
+            return left_shown, right_shown, None, problem_html(str(error))
+        pair = Pair(float(answer.distance), float(answer.similarity))
+        return left_shown, right_shown, pair, self.decide(pair, threshold)
+
+    def decide(self, pair: Pair | None, threshold: float) -> str:
+        """Return the answer about a pair at a threshold."""
+        if pair is None:
+            return ""
+        same = pair.distance <= threshold
+        return answer_html(pair.distance, pair.similarity, same=same)
+
+    def search(
+        self, query: str | None, threshold: float
+    ) -> tuple[str, list[float] | None, str, str]:
+        """Find the images of the gallery that are nearest to an image file; there must be one.
+
+        Args:
+            query: Path of the file, or None while there is none.
+            threshold: Distance up to which images are same.
+
+        Returns:
+            The query as the model sees it, the distances of the nearest images, how many of these
+            are same, and the images.
+        """
+        pixels, shown = self._look(query, "query")
+        if pixels is None or self.gallery is None:
+            return shown, None, "", ""
+        try:
+            found = self._decoded.search(pixels, self.gallery, top=_MATCHES)
+        except (SiameseKerasError, OSError) as error:
+            return shown, None, problem_html(str(error)), ""
+        distances = [match.distance for match in found]
+        folder = Path(self.gallery.folder)
+        figures = [(m.file, m.distance, _thumbnail(folder / m.file)) for m in found]
+        return shown, distances, self.count(distances, threshold), matches_html(figures)
+
+    def count(self, distances: list[float] | None, threshold: float) -> str:
+        """Return how many of the images that a search found are same at a threshold."""
+        if distances is None:
+            return ""
+        return within_html(sum(d <= threshold for d in distances), len(distances))
+
+    def _look(self, path: str | None, side: str) -> tuple[np.ndarray | None, str]:
+        """Return the pixels of a file as the model sees it, and their picture or a problem."""
+        if path is None:
+            return None, ""
+        try:
+            pixels = self.verifier.decode(path)
+        except (SiameseKerasError, OSError) as error:
+            return None, problem_html(str(error).replace(path, Path(path).name))
+        return pixels, seen_html(_png(pixels), pixels.shape, side, flat=is_flat(pixels))
+
+
+def _thumbnail(path: Path) -> bytes | None:
+    """Return a small picture of an image file as PNG; None where it is gone or damaged."""
+    try:
+        return png_of(thumbnail(read_photo(path.read_bytes())))
+    except (SiameseKerasError, OSError):
+        return None
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    """Return uint8 `[height, width, 1 or 3]` as the bytes of a PNG file."""
+    color = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+    opaque = np.full((*pixels.shape[:2], 1), 255, np.uint8)
+    return png_of(np.concatenate([color, opaque], axis=2))
+
+
+def write_examples(folder: Path) -> list[list[str]]:
+    """Write Fashion-MNIST test images, if they are on this machine, as `CLASS-NUMBER.png`.
+
+    Args:
+        folder: An empty folder.
+
+    Returns:
+        Pairs of files to compare; none when the images are not on this machine.
+    """
+    source = load_local("fashion_mnist")
+    if source is None or source.test is None:
+        return []
+    for label, name in enumerate(FASHION_MNIST_CLASSES):
+        places = np.flatnonzero(source.test.labels == label)[:_EXAMPLES_OF_A_CLASS]
+        for number, image in enumerate(source.test.images[places], 1):
+            (folder / f"{name}-{number}.png").write_bytes(_png(image))
+    return [[str(folder / f"{name}.png") for name in pair] for pair in _EXAMPLE_PAIRS]
+
+
+def build_page(demo: Demo, examples: list[list[str]]) -> Any:
+    """Return the page as Gradio's `Blocks`.
+
+    Args:
+        demo: The functions behind it.
+        examples: Pairs of image files to offer.
+    """
+    import gradio as gr
+
+    verifier = demo.verifier
+    quiet = {"api_visibility": "private", "show_progress": "hidden"}
+    asks = {**quiet, "concurrency_id": "model"}  # one request at a time
+
+    def image(label: str, elem_id: str) -> Any:
+        made = gr.Image(
+            label=label, elem_id=elem_id, type="filepath", sources=["upload", "clipboard"],
+            height=220, buttons=[], alt_text=label,
+        )  # fmt: skip
+        # Gradio would open the file with Pillow, beyond our limit of pixels and our messages.
+        made.preprocess = lambda payload: payload and payload.path
+        return made
+
+    with gr.Blocks(title="siamese_keras demo", analytics_enabled=False) as page:
+        gr.Markdown(f"# Do two images show the same class?\n\n{_about(verifier)}")
+        threshold = gr.Slider(
+            0, demo.max_distance, demo.threshold, step=0.001, label="Threshold", elem_id="threshold",
+            info=f"Two images are same when their distance is at most this. The threshold of the "
+            f"model is {demo.threshold:.3f}, fitted on validation pairs. A smaller one accepts "
+            "fewer different pairs, a larger one misses fewer same pairs.",
+        )  # fmt: skip
+        with gr.Tab("Compare"):
+            pair = gr.State()
+            with gr.Row():
+                with gr.Column(min_width=280):
+                    left = image("Left image", "left")
+                    left_seen = gr.HTML(elem_id="left-seen")
+                with gr.Column(min_width=280):
+                    right = image("Right image", "right")
+                    right_seen = gr.HTML(elem_id="right-seen")
+            answer = gr.HTML(elem_id="answer")
+            if examples:
+                gr.Examples(examples, [left, right], label="Examples: test images")
+            for side in (left, right):
+                side.change(
+                    demo.compare, [left, right, threshold], [left_seen, right_seen, pair, answer],
+                    **asks,
+                )  # fmt: skip
+            threshold.change(demo.decide, [pair, threshold], answer, **quiet)
+        if demo.gallery is None:
+            gr.Markdown(
+                "To search images with a picture, start the demo with `--gallery FOLDER` or "
+                "`--index FILE.npz`."
+            )
+            return page
+        with gr.Tab("Search"):
+            distances = gr.State()
+            gr.Markdown(f"Finds the nearest of {len(demo.gallery):,} images.")
+            query = image("Query image", "query")
+            query_seen = gr.HTML(elem_id="query-seen")
+            count = gr.HTML(elem_id="count")
+            matches = gr.HTML(elem_id="matches")
+            if examples:
+                firsts = list(dict.fromkeys(path for row in examples for path in row))
+                gr.Examples([[path] for path in firsts], [query], label="Examples: test images")
+            query.change(
+                demo.search, [query, threshold], [query_seen, distances, count, matches], **asks
+            )
+            threshold.change(demo.count, [distances, threshold], count, **quiet)
+    return page
+
+
+def _about(verifier: Verifier) -> str:
+    names = verifier.class_names
+    listed = f": {', '.join(names)}" if len(names) <= 20 else ""
+    inverted = " Images are inverted." if verifier.invert else ""
+    return f"Model `{verifier.name}`, trained on {len(names)} classes{listed}.{inverted}"
+
+
+def check_gradio() -> None:
+    """Raise `ArgumentError` when Gradio is not installed."""
+    try:
+        import gradio  # noqa: F401
+    except ImportError:
+        raise ArgumentError(
+            "The demo needs the package gradio: pip install 'siamese-keras[demo]'"
+        ) from None
+
+
+def serve(
+    verifier: Verifier,
+    gallery: Path | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    open_browser: bool = True,
+) -> None:
+    """Serve the page until the process is interrupted or told to end (SIGINT, SIGTERM).
+
+    It must run in the main thread. Uploads lie in a temporary folder, which is deleted in the end.
+
+    Args:
+        verifier: The model.
+        gallery: Folder or index to search. Without it a model of Fashion-MNIST searches test
+            images, if they are on this machine.
+        host: Address to listen at.
+        port: Port to listen at; None is 7860, or a free one when that is in use.
+        open_browser: Open the page in a browser.
+
+    Raises:
+        ArgumentError: When the address cannot be listened at.
+        ModelError: When the model is a server, or the index is of another model.
+        DataError: When the gallery cannot be read.
+    """
+    import gradio as gr
+    import uvicorn
+    from fastapi import FastAPI
+
+    with _listen(host, port) as listener, tempfile.TemporaryDirectory() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        examples_folder = Path(folder) / "examples"
+        examples_folder.mkdir()
+        examples = []
+        if verifier.config is not None and verifier.config.dataset == "fashion_mnist":
+            examples = write_examples(examples_folder)
+        source = gallery or (examples_folder if examples else None)
+        opened = source and verifier.open_gallery(source, progress=progress_line("images"))
+        page = build_page(Demo(verifier, opened), examples)
+        app = gr.mount_gradio_app(
+            FastAPI(), page, "/", max_file_size=_MAX_FILE_SIZE, theme=gr.themes.Default(
+                font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+            ), css=CSS, footer_links=[], run_history=False, ssr_mode=False, pwa=False,
+            enable_monitoring=False, mcp_server=False,
+        )  # fmt: skip
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        # Uvicorn ends by these signals, and raises them once more for whoever handles them.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
+        print(f"The page is at {url} - press Ctrl-C to end.", flush=True)
+        if open_browser:
+            webbrowser.open(url)
+        server.run(sockets=[listener])
+
+
+def _listen(host: str, port: int | None) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    problem = None
+    for candidate in (_PORT, 0) if port is None else (port,):
+        try:
+            return socket.create_server((host, candidate), family=family)
+        except OSError as error:
+            problem = error
+    raise ArgumentError(
+        f"The demo cannot listen at {host}, port {port or _PORT}: {problem and problem.strerror}"
+    )
