@@ -8,7 +8,10 @@ from html import escape
 
 CSS = """
 .gradio-container { max-width: 60rem !important; margin: 0 auto !important; }
-.demo-seen { display: flex; gap: 1rem; align-items: center; margin: 0; }
+.gradio-container .html-container { padding: 0; }
+.demo-upload img { width: 100%; height: 100%; object-fit: contain; }
+.demo-seen { display: flex; flex-wrap: wrap; gap: 0.5rem 1rem; align-items: center; margin: 0; }
+.demo-seen figcaption { flex: 1 1 8rem; }
 .demo-seen img { width: 7rem; height: 7rem; object-fit: contain; image-rendering: pixelated;
     background: #000; border-radius: 4px; flex: none; }
 .demo-small { color: var(--body-text-color-subdued); font-size: 0.875rem; }
@@ -26,8 +29,9 @@ CSS = """
 .demo-answer dd b { font-variant-numeric: tabular-nums; margin-right: 0.5rem; }
 .demo-problem { border-left: 4px solid #dc2626; padding: 0.25rem 0.75rem; margin: 0;
     overflow-wrap: anywhere; }
-.demo-matches { display: grid; grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr));
-    gap: 1rem; list-style: none; padding: 0; margin: 0; }
+.demo-matches { display: grid; grid-template-columns: repeat(4, 1fr); gap: 1rem;
+    list-style: none; padding: 0; margin: 0; }
+@media (max-width: 640px) { .demo-matches { grid-template-columns: repeat(2, 1fr); } }
 .demo-matches img, .demo-gone { width: 100%; aspect-ratio: 1; object-fit: contain; background: #000;
     border-radius: 4px; image-rendering: pixelated; }
 .demo-gone { display: grid; place-items: center; color: #fff; }
@@ -77,10 +81,8 @@ def answer_html(distance: float, similarity: float, *, same: bool) -> str:
 
 def within_html(same: int, found: int) -> str:
     """Return how many of the nearest images are same."""
-    return (
-        f'<p class="demo-within" role="status">{same} of the {found} nearest images are within '
-        "the threshold: same as the query.</p>"
-    )
+    text = f"{same} of the {found} nearest images are same as the query at this threshold."
+    return f'<p class="demo-within" role="status">{text}</p>'
 
 
 def matches_html(matches: Sequence[tuple[str, float, bytes | None]]) -> str:

@@ -73,6 +73,7 @@ class Demo:
         self.verifier = verifier
         self.gallery = gallery
         self.threshold = verifier.calibration.threshold
+        self.shown_threshold = round(self.threshold, 3)  # the slider has steps of 0.001
         self.max_distance = 2.0 if verifier.config.unit_length else math.ceil(3 * self.threshold)
         # Asked about pixels that `decode` has inverted already.
         self._decoded = copy.copy(verifier)
@@ -106,7 +107,7 @@ class Demo:
         """Return the answer about a pair at a threshold."""
         if pair is None:
             return ""
-        same = pair.distance <= threshold
+        same = pair.distance <= self._exact(threshold)
         return answer_html(pair.distance, pair.similarity, same=same)
 
     def search(
@@ -138,7 +139,12 @@ class Demo:
         """Return how many of the images that a search found are same at a threshold."""
         if distances is None:
             return ""
-        return within_html(sum(d <= threshold for d in distances), len(distances))
+        limit = self._exact(threshold)
+        return within_html(sum(distance <= limit for distance in distances), len(distances))
+
+    def _exact(self, threshold: float) -> float:
+        """Return the threshold of the model where the slider shows it, rounded."""
+        return self.threshold if threshold == self.shown_threshold else threshold
 
     def _look(self, path: str | None, side: str) -> tuple[np.ndarray | None, str]:
         """Return the pixels of a file as the model sees it, and their picture or a problem."""
@@ -200,8 +206,8 @@ def build_page(demo: Demo, examples: list[list[str]]) -> Any:
 
     def image(label: str, elem_id: str) -> Any:
         made = gr.Image(
-            label=label, elem_id=elem_id, type="filepath", sources=["upload", "clipboard"],
-            height=220, buttons=[], alt_text=label,
+            label=label, elem_id=elem_id, elem_classes="demo-upload", type="filepath",
+            sources=["upload", "clipboard"], height=220, buttons=[], alt_text=label,
         )  # fmt: skip
         # Gradio would open the file with Pillow, beyond our limit of pixels and our messages.
         made.preprocess = lambda payload: payload and payload.path
@@ -210,23 +216,24 @@ def build_page(demo: Demo, examples: list[list[str]]) -> Any:
     with gr.Blocks(title="siamese_keras demo", analytics_enabled=False) as page:
         gr.Markdown(f"# Do two images show the same class?\n\n{_about(verifier)}")
         threshold = gr.Slider(
-            0, demo.max_distance, demo.threshold, step=0.001, label="Threshold", elem_id="threshold",
-            info=f"Two images are same when their distance is at most this. The threshold of the "
+            0, demo.max_distance, demo.shown_threshold, step=0.001, label="Threshold",
+            elem_id="threshold",
+            info="Two images are same when their distance is at most this. The threshold of the "
             f"model is {demo.threshold:.3f}, fitted on validation pairs. A smaller one accepts "
             "fewer different pairs, a larger one misses fewer same pairs.",
         )  # fmt: skip
         with gr.Tab("Compare"):
             pair = gr.State()
             with gr.Row():
-                with gr.Column(min_width=280):
+                with gr.Column(min_width=130):
                     left = image("Left image", "left")
                     left_seen = gr.HTML(elem_id="left-seen")
-                with gr.Column(min_width=280):
+                with gr.Column(min_width=130):
                     right = image("Right image", "right")
                     right_seen = gr.HTML(elem_id="right-seen")
             answer = gr.HTML(elem_id="answer")
             if examples:
-                gr.Examples(examples, [left, right], label="Examples: test images")
+                gr.Examples(examples, [left, right], label="Examples (test images)")
             for side in (left, right):
                 side.change(
                     demo.compare, [left, right, threshold], [left_seen, right_seen, pair, answer],
@@ -242,13 +249,16 @@ def build_page(demo: Demo, examples: list[list[str]]) -> Any:
         with gr.Tab("Search"):
             distances = gr.State()
             gr.Markdown(f"Finds the nearest of {len(demo.gallery):,} images.")
-            query = image("Query image", "query")
-            query_seen = gr.HTML(elem_id="query-seen")
+            with gr.Row():
+                with gr.Column(min_width=130):
+                    query = image("Query image", "query")
+                with gr.Column(min_width=130):
+                    query_seen = gr.HTML(elem_id="query-seen")
             count = gr.HTML(elem_id="count")
             matches = gr.HTML(elem_id="matches")
             if examples:
                 firsts = list(dict.fromkeys(path for row in examples for path in row))
-                gr.Examples([[path] for path in firsts], [query], label="Examples: test images")
+                gr.Examples([[path] for path in firsts], [query], label="Examples (test images)")
             query.change(
                 demo.search, [query, threshold], [query_seen, distances, count, matches], **asks
             )
@@ -310,12 +320,13 @@ def serve(
         if verifier.config is not None and verifier.config.dataset == "fashion_mnist":
             examples = write_examples(examples_folder)
         source = gallery or (examples_folder if examples else None)
-        opened = source and verifier.open_gallery(source, progress=progress_line("images"))
+        opened = None
+        if source is not None:
+            opened = verifier.open_gallery(source, progress=progress_line("images"))
         page = build_page(Demo(verifier, opened), examples)
         app = gr.mount_gradio_app(
-            FastAPI(), page, "/", max_file_size=_MAX_FILE_SIZE, theme=gr.themes.Default(
-                font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-            ), css=CSS, footer_links=[], run_history=False, ssr_mode=False, pwa=False,
+            FastAPI(), page, "/", max_file_size=_MAX_FILE_SIZE, theme=_theme(gr), css=CSS,
+            footer_links=[], run_history=False, ssr_mode=False, pwa=False,
             enable_monitoring=False, mcp_server=False,
         )  # fmt: skip
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
@@ -327,6 +338,14 @@ def serve(
         if open_browser:
             webbrowser.open(url)
         server.run(sockets=[listener])
+
+
+def _theme(gr: Any) -> Any:
+    """Return a theme with the system's fonts, and notes dark enough to be read."""
+    theme = gr.themes.Default(
+        font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+    )
+    return theme.set(body_text_color_subdued="*neutral_600", block_info_text_color="*neutral_600")
 
 
 def _listen(host: str, port: int | None) -> socket.socket:
