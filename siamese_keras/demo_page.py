@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib.util
 import logging
 import math
 import os
@@ -79,29 +80,22 @@ class Demo:
         self._decoded = copy.copy(verifier)
         self._decoded.invert = False
 
-    def compare(
-        self, left: str | None, right: str | None, threshold: float
-    ) -> tuple[str, str, Pair | None, str]:
+    def compare(self, left: str | None, right: str | None) -> tuple[str, str, Pair | None]:
         """Compare two image files.
 
         Args:
             left: Path of the left file, or None while there is none.
             right: Path of the right one.
-            threshold: Distance up to which they are same.
 
         Returns:
-            Each image as the model sees it, the pair, and the answer or what is wrong.
+            Each image as the model sees it, or what is wrong with its file, and the pair.
         """
-        sides = [self._look(path, side) for path, side in ((left, "left"), (right, "right"))]
-        (left_pixels, left_shown), (right_pixels, right_shown) = sides
+        left_pixels, left_shown = self._look(left, "left")
+        right_pixels, right_shown = self._look(right, "right")
         if left_pixels is None or right_pixels is None:
-            return left_shown, right_shown, None, ""
-        try:
-            answer = self._decoded.compare(left_pixels, right_pixels)
-        except (SiameseKerasError, OSError) as error:
-            return left_shown, right_shown, None, problem_html(str(error))
-        pair = Pair(float(answer.distance), float(answer.similarity))
-        return left_shown, right_shown, pair, self.decide(pair, threshold)
+            return left_shown, right_shown, None
+        answer = self._decoded.compare(left_pixels, right_pixels)
+        return left_shown, right_shown, Pair(float(answer.distance), float(answer.similarity))
 
     def decide(self, pair: Pair | None, threshold: float) -> str:
         """Return the answer about a pair at a threshold."""
@@ -110,30 +104,23 @@ class Demo:
         same = pair.distance <= self._exact(threshold)
         return answer_html(pair.distance, pair.similarity, same=same)
 
-    def search(
-        self, query: str | None, threshold: float
-    ) -> tuple[str, list[float] | None, str, str]:
+    def search(self, query: str | None) -> tuple[str, list[float] | None, str]:
         """Find the images of the gallery that are nearest to an image file; there must be one.
 
         Args:
             query: Path of the file, or None while there is none.
-            threshold: Distance up to which images are same.
 
         Returns:
-            The query as the model sees it, the distances of the nearest images, how many of these
-            are same, and the images.
+            The query as the model sees it, or what is wrong with its file; the distances of the
+            nearest images; and the images.
         """
         pixels, shown = self._look(query, "query")
         if pixels is None or self.gallery is None:
-            return shown, None, "", ""
-        try:
-            found = self._decoded.search(pixels, self.gallery, top=_MATCHES)
-        except (SiameseKerasError, OSError) as error:
-            return shown, None, problem_html(str(error)), ""
-        distances = [match.distance for match in found]
+            return shown, None, ""
+        found = self._decoded.search(pixels, self.gallery, top=_MATCHES)
         folder = Path(self.gallery.folder)
         figures = [(m.file, m.distance, _thumbnail(folder / m.file)) for m in found]
-        return shown, distances, self.count(distances, threshold), matches_html(figures)
+        return shown, [match.distance for match in found], matches_html(figures)
 
     def count(self, distances: list[float] | None, threshold: float) -> str:
         """Return how many of the images that a search found are same at a threshold."""
@@ -235,11 +222,9 @@ def build_page(demo: Demo, examples: list[list[str]]) -> Any:
             if examples:
                 gr.Examples(examples, [left, right], label="Examples (test images)")
             for side in (left, right):
-                side.change(
-                    demo.compare, [left, right, threshold], [left_seen, right_seen, pair, answer],
-                    **asks,
-                )  # fmt: skip
-            threshold.change(demo.decide, [pair, threshold], answer, **quiet)
+                side.change(demo.compare, [left, right], [left_seen, right_seen, pair], **asks)
+            # The answer has one source, so that none with an earlier threshold comes last.
+            gr.on([pair.change, threshold.change], demo.decide, [pair, threshold], answer, **quiet)
         if demo.gallery is None:
             gr.Markdown(
                 "To search images with a picture, start the demo with `--gallery FOLDER` or "
@@ -259,10 +244,11 @@ def build_page(demo: Demo, examples: list[list[str]]) -> Any:
             if examples:
                 firsts = list(dict.fromkeys(path for row in examples for path in row))
                 gr.Examples([[path] for path in firsts], [query], label="Examples (test images)")
-            query.change(
-                demo.search, [query, threshold], [query_seen, distances, count, matches], **asks
-            )
-            threshold.change(demo.count, [distances, threshold], count, **quiet)
+            query.change(demo.search, query, [query_seen, distances, matches], **asks)
+            gr.on(
+                [distances.change, threshold.change], demo.count, [distances, threshold], count,
+                **quiet,
+            )  # fmt: skip
     return page
 
 
@@ -275,12 +261,8 @@ def _about(verifier: Verifier) -> str:
 
 def check_gradio() -> None:
     """Raise `ArgumentError` when Gradio is not installed."""
-    try:
-        import gradio  # noqa: F401
-    except ImportError:
-        raise ArgumentError(
-            "The demo needs the package gradio: pip install 'siamese-keras[demo]'"
-        ) from None
+    if importlib.util.find_spec("gradio") is None:
+        raise ArgumentError("The demo needs the package gradio: pip install 'siamese-keras[demo]'")
 
 
 def serve(
@@ -308,12 +290,12 @@ def serve(
         ModelError: When the model is a server, or the index is of another model.
         DataError: When the gallery cannot be read.
     """
-    import gradio as gr
-    import uvicorn
-    from fastapi import FastAPI
-
     with _listen(host, port) as listener, tempfile.TemporaryDirectory() as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
+        os.environ["GRADIO_TEMP_DIR"] = folder  # which Gradio reads when it is imported, too
+        import gradio as gr
+        import uvicorn
+        from fastapi import FastAPI
+
         examples_folder = Path(folder) / "examples"
         examples_folder.mkdir()
         examples = []
@@ -329,7 +311,14 @@ def serve(
             footer_links=[], run_history=False, ssr_mode=False, pwa=False,
             enable_monitoring=False, mcp_server=False,
         )  # fmt: skip
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        mounted: Any = app.routes[-1].app  # Gradio's own
+
+        class Server(uvicorn.Server):
+            async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+                mounted.stop_event.set()  # ends the streams of open pages, which it waits for
+                await super().shutdown(sockets)
+
+        server = Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
         # Uvicorn ends by these signals, and raises them once more for whoever handles them.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: None)

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.browser import start_browser
 from helpers.c_api import CApiModel
 from helpers.loopback import LoopbackServer
 from helpers.tiny import SAMPLE, TINY
+from selenium import webdriver
 
 from siamese_keras import Dataset, Verifier, fit, load_dataset
 
@@ -49,6 +51,14 @@ def tiny(sample: Dataset, tiny_run: Path) -> Verifier:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def browser() -> Iterator[webdriver.Chrome]:
+    """Chromium without a window; the test sets its size."""
+    driver = start_browser()
+    yield driver
+    driver.quit()
 
 
 @pytest.fixture(scope="session")
