@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.dem
     options = parser.parse_args(argv)
 
     def program() -> None:
-        from siamese_keras.demo_page import check_gradio, serve
+        from siamese_keras.demo_server import check_gradio, serve
 
         check_gradio()
         serve(

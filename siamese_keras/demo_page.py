@@ -1,4 +1,4 @@
-"""The page of `siamese-keras demo`: what it computes, what it shows, and its server.
+"""The page of `siamese-keras demo`: what it computes, and its layout.
 
 Gradio draws the page. It is imported only when a page is built, since it is an extra.
 """
@@ -7,14 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import importlib.util
-import logging
 import math
-import os
-import signal
-import socket
-import tempfile
-import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,24 +16,18 @@ import numpy as np
 from siamese_keras.data.datasets import FASHION_MNIST_CLASSES, load_local
 from siamese_keras.data.photo import is_flat, png_of, read_photo, thumbnail
 from siamese_keras.demo_html import (
-    CSS,
     answer_html,
     matches_html,
     problem_html,
     seen_html,
     within_html,
 )
-from siamese_keras.errors import ArgumentError, ModelError, SiameseKerasError
+from siamese_keras.errors import ModelError, SiameseKerasError
 from siamese_keras.gallery_index import Index
-from siamese_keras.progress import progress_line
 
 if TYPE_CHECKING:
     from siamese_keras.verifier import Verifier
 
-_log = logging.getLogger(__name__)
-
-_PORT = 7860  # Gradio's
-_MAX_FILE_SIZE = "20mb"
 _MATCHES = 8
 _EXAMPLES_OF_A_CLASS = 20
 _EXAMPLE_PAIRS = (
@@ -257,94 +244,3 @@ def _about(verifier: Verifier) -> str:
     listed = f": {', '.join(names)}" if len(names) <= 20 else ""
     inverted = " Images are inverted." if verifier.invert else ""
     return f"Model `{verifier.name}`, trained on {len(names)} classes{listed}.{inverted}"
-
-
-def check_gradio() -> None:
-    """Raise `ArgumentError` when Gradio is not installed."""
-    if importlib.util.find_spec("gradio") is None:
-        raise ArgumentError("The demo needs the package gradio: pip install 'siamese-keras[demo]'")
-
-
-def serve(
-    verifier: Verifier,
-    gallery: Path | None = None,
-    *,
-    host: str = "127.0.0.1",
-    port: int | None = None,
-    open_browser: bool = True,
-) -> None:
-    """Serve the page until the process is interrupted or told to end (SIGINT, SIGTERM).
-
-    It must run in the main thread. Uploads lie in a temporary folder, which is deleted in the end.
-
-    Args:
-        verifier: The model.
-        gallery: Folder or index to search. Without it a model of Fashion-MNIST searches test
-            images, if they are on this machine.
-        host: Address to listen at.
-        port: Port to listen at; None is 7860, or a free one when that is in use.
-        open_browser: Open the page in a browser.
-
-    Raises:
-        ArgumentError: When the address cannot be listened at.
-        ModelError: When the model is a server, or the index is of another model.
-        DataError: When the gallery cannot be read.
-    """
-    with _listen(host, port) as listener, tempfile.TemporaryDirectory() as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # which Gradio reads when it is imported, too
-        import gradio as gr
-        import uvicorn
-        from fastapi import FastAPI
-
-        examples_folder = Path(folder) / "examples"
-        examples_folder.mkdir()
-        examples = []
-        if verifier.config is not None and verifier.config.dataset == "fashion_mnist":
-            examples = write_examples(examples_folder)
-        source = gallery or (examples_folder if examples else None)
-        opened = None
-        if source is not None:
-            opened = verifier.open_gallery(source, progress=progress_line("images"))
-        page = build_page(Demo(verifier, opened), examples)
-        app = gr.mount_gradio_app(
-            FastAPI(), page, "/", max_file_size=_MAX_FILE_SIZE, theme=_theme(gr), css=CSS,
-            footer_links=[], run_history=False, ssr_mode=False, pwa=False,
-            enable_monitoring=False, mcp_server=False,
-        )  # fmt: skip
-        mounted: Any = app.routes[-1].app  # Gradio's own
-
-        class Server(uvicorn.Server):
-            async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-                mounted.stop_event.set()  # ends the streams of open pages, which it waits for
-                await super().shutdown(sockets)
-
-        server = Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5))
-        # Uvicorn ends by these signals, and raises them once more for whoever handles them.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: None)
-        url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/"
-        print(f"The page is at {url} - press Ctrl-C to end.", flush=True)
-        if open_browser:
-            webbrowser.open(url)
-        server.run(sockets=[listener])
-
-
-def _theme(gr: Any) -> Any:
-    """Return a theme with the system's fonts, and notes dark enough to be read."""
-    theme = gr.themes.Default(
-        font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-    )
-    return theme.set(body_text_color_subdued="*neutral_600", block_info_text_color="*neutral_600")
-
-
-def _listen(host: str, port: int | None) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    problem = None
-    for candidate in (_PORT, 0) if port is None else (port,):
-        try:
-            return socket.create_server((host, candidate), family=family)
-        except OSError as error:
-            problem = error
-    raise ArgumentError(
-        f"The demo cannot listen at {host}, port {port or _PORT}: {problem and problem.strerror}"
-    )

@@ -89,6 +89,19 @@ def test_an_index_answers_as_its_folder_from_every_source(
     assert load_verifier(exported).index(folder, path) == Changes(embedded=0, kept=6, removed=0)
 
 
+def test_an_opened_gallery_answers_as_its_folder_without_embedding_it_again(
+    tiny, folder, tmp_path, sample, counted
+):
+    path = tmp_path / "gallery.npz"
+    tiny.index(folder, path)
+    expected = tiny.search(sample.test.images[7], str(path), top=4)
+    for source in (folder, path):
+        gallery = tiny.open_gallery(source)
+        counted.clear()
+        assert tiny.search(sample.test.images[7], gallery, top=4) == expected
+        assert counted == []
+
+
 def test_only_matches_within_a_distance_are_found(tiny, folder, tmp_path, sample):
     path = tmp_path / "gallery.npz"
     tiny.index(folder, path)

@@ -114,6 +114,26 @@ def test_files_get_the_answers_of_their_pixels(verifier, sample, answer, paths):
         assert_answers(verifier.compare(left, other), expected)
 
 
+@pytest.mark.parametrize("source", ["run", "saved_model"])
+def test_files_are_decoded_to_what_the_model_sees(source, request, sample, paths, tmp_path):
+    verifier = request.getfixturevalue(source)
+    images = sample.test.images
+    np.testing.assert_array_equal(verifier.decode(paths), images[:70])
+    np.testing.assert_array_equal(verifier.decode(str(paths[1])), images[1])
+    np.testing.assert_array_equal(verifier.decode(images[2]), images[2])
+    wide = tmp_path / "wide.png"
+    wide.write_bytes(tf.io.encode_png(np.full((40, 80, 3), 255, np.uint8)).numpy())
+    seen = verifier.decode(wide)
+    assert seen.shape == (28, 28, 1)
+    assert (seen[[0, 13, -1], 14].ravel() == [0, 255, 0]).all()  # scaled to fit, and centered
+
+
+def test_what_a_server_sees_of_a_file_is_not_known(remote, sample, paths):
+    with pytest.raises(ModelError, match="A server decodes image files itself"):
+        remote.decode(paths[0])
+    np.testing.assert_array_equal(remote.decode(sample.test.images[0]), sample.test.images[0])
+
+
 def test_one_image_gets_one_answer_and_many_an_array(verifier, sample, answer, paths):
     images = sample.test.images
     expected = answer(images[:1], images[1:2], prior=0.2)

@@ -12,7 +12,12 @@ from helpers.tiny import SAMPLE
 from PIL import Image
 
 from siamese_keras.config import Config
-from siamese_keras.data.datasets import load_config_dataset, load_dataset, resolved_config
+from siamese_keras.data.datasets import (
+    load_config_dataset,
+    load_dataset,
+    load_local,
+    resolved_config,
+)
 from siamese_keras.data.idx import IDX_FILES, read_idx
 from siamese_keras.errors import ArgumentError, DataError
 
@@ -383,6 +388,16 @@ def test_a_damaged_copy_in_a_usual_place_is_passed_over(empty_machine, caplog):
         load_dataset("fashion_mnist")
     assert f"Skipping `{place}" in caplog.text
     assert "is not the published file" in caplog.text
+
+
+def test_what_is_not_on_this_machine_is_not_downloaded(empty_machine, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("it asked the network")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    (empty_machine / "tensorflow_datasets" / "fashion_mnist").mkdir(parents=True)
+    assert load_local("fashion_mnist") is None
+    assert load_local("mnist") is None
 
 
 @pytest.mark.usefixtures("no_network")
