@@ -6,8 +6,8 @@ Gradio draws the page. It is imported only when a page is built, since it is an 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,12 +39,9 @@ _EXAMPLE_PAIRS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Pair:
-    """What the page keeps of two images, so that a new threshold needs no new embedding."""
-
-    distance: float
-    similarity: float
+# What the page keeps of two images, distance and similarity, so that a new threshold needs no new
+# embedding.
+Pair = list[float]
 
 
 class Demo:
@@ -66,6 +63,7 @@ class Demo:
         # Asked about pixels that `decode` has inverted already.
         self._decoded = copy.copy(verifier)
         self._decoded.invert = False
+        self._lock = threading.Lock()  # not every runtime takes two requests at a time
 
     def compare(self, left: str | None, right: str | None) -> tuple[str, str, Pair | None]:
         """Compare two image files.
@@ -81,15 +79,16 @@ class Demo:
         right_pixels, right_shown = self._look(right, "right")
         if left_pixels is None or right_pixels is None:
             return left_shown, right_shown, None
-        answer = self._decoded.compare(left_pixels, right_pixels)
-        return left_shown, right_shown, Pair(float(answer.distance), float(answer.similarity))
+        with self._lock:
+            answer = self._decoded.compare(left_pixels, right_pixels)
+        return left_shown, right_shown, [float(answer.distance), float(answer.similarity)]
 
     def decide(self, pair: Pair | None, threshold: float) -> str:
         """Return the answer about a pair at a threshold."""
         if pair is None:
             return ""
-        same = pair.distance <= self._exact(threshold)
-        return answer_html(pair.distance, pair.similarity, same=same)
+        distance, similarity = pair
+        return answer_html(distance, similarity, same=distance <= self._exact(threshold))
 
     def search(self, query: str | None) -> tuple[str, list[float] | None, str]:
         """Find the images of the gallery that are nearest to an image file; there must be one.
@@ -104,7 +103,8 @@ class Demo:
         pixels, shown = self._look(query, "query")
         if pixels is None or self.gallery is None:
             return shown, None, ""
-        found = self._decoded.search(pixels, self.gallery, top=_MATCHES)
+        with self._lock:
+            found = self._decoded.search(pixels, self.gallery, top=_MATCHES)
         folder = Path(self.gallery.folder)
         figures = [(m.file, m.distance, _thumbnail(folder / m.file)) for m in found]
         return shown, [match.distance for match in found], matches_html(figures)
@@ -175,8 +175,14 @@ def build_page(demo: Demo, examples: list[list[str]]) -> Any:
     import gradio as gr
 
     verifier = demo.verifier
-    quiet = {"api_visibility": "private", "show_progress": "hidden"}
-    asks = {**quiet, "concurrency_id": "model"}  # one request at a time
+    # Whatever is shown has one source, which is asked again, with the latest inputs, when it was
+    # busy: nothing that was asked earlier comes last. Gradio's queue loses answers that overlap.
+    options = {
+        "api_visibility": "private",
+        "queue": False,
+        "show_progress": "hidden",
+        "trigger_mode": "always_last",
+    }
 
     def image(label: str, elem_id: str) -> Any:
         made = gr.Image(
@@ -197,7 +203,7 @@ def build_page(demo: Demo, examples: list[list[str]]) -> Any:
             "fewer different pairs, a larger one misses fewer same pairs.",
         )  # fmt: skip
         with gr.Tab("Compare"):
-            pair = gr.State()
+            pair = gr.JSON(visible="hidden")
             with gr.Row():
                 with gr.Column(min_width=130):
                     left = image("Left image", "left")
@@ -208,10 +214,13 @@ def build_page(demo: Demo, examples: list[list[str]]) -> Any:
             answer = gr.HTML(elem_id="answer")
             if examples:
                 gr.Examples(examples, [left, right], label="Examples (test images)")
-            for side in (left, right):
-                side.change(demo.compare, [left, right], [left_seen, right_seen, pair], **asks)
-            # The answer has one source, so that none with an earlier threshold comes last.
-            gr.on([pair.change, threshold.change], demo.decide, [pair, threshold], answer, **quiet)
+            gr.on(
+                [left.change, right.change], demo.compare, [left, right],
+                [left_seen, right_seen, pair], **options,
+            )  # fmt: skip
+            gr.on(
+                [pair.change, threshold.change], demo.decide, [pair, threshold], answer, **options
+            )
         if demo.gallery is None:
             gr.Markdown(
                 "To search images with a picture, start the demo with `--gallery FOLDER` or "
@@ -219,7 +228,7 @@ def build_page(demo: Demo, examples: list[list[str]]) -> Any:
             )
             return page
         with gr.Tab("Search"):
-            distances = gr.State()
+            distances = gr.JSON(visible="hidden")
             gr.Markdown(f"Finds the nearest of {len(demo.gallery):,} images.")
             with gr.Row():
                 with gr.Column(min_width=130):
@@ -231,10 +240,10 @@ def build_page(demo: Demo, examples: list[list[str]]) -> Any:
             if examples:
                 firsts = list(dict.fromkeys(path for row in examples for path in row))
                 gr.Examples([[path] for path in firsts], [query], label="Examples (test images)")
-            query.change(demo.search, query, [query_seen, distances, matches], **asks)
+            query.change(demo.search, query, [query_seen, distances, matches], **options)
             gr.on(
                 [distances.change, threshold.change], demo.count, [distances, threshold], count,
-                **quiet,
+                **options,
             )  # fmt: skip
     return page
 
