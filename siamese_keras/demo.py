@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.dem
             open_browser=not options.no_browser,
         )
 
-    return run_program(program, traceback=options.traceback)
+    return run_program(program, traceback=options.traceback, quiet=options.quiet)
 
 
 def _port(text: str) -> int:

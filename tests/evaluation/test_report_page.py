@@ -149,3 +149,37 @@ def test_runs_of_the_same_name_are_told_apart(scored, tmp_path):
     folders = [tmp_path / parent / "run" for parent in ("first", "second")]
     page = write_comparison_page(folders, tmp_path / "comparison.html").read_text()
     assert all(f">{folder}</th>" in page for folder in folders)
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_a_browser_shows_all_of_it_at_the_width_of_a_desk_and_of_a_phone(scored, browser, width):
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600},
+    )
+    pages = [write_run_page(scored), write_comparison_page([scored, scored], scored / "two.html")]
+    for page, pictures in zip(pages, (8, 16), strict=True):
+        browser.get(page.as_uri())
+        shown = browser.execute_script(
+            "return [...document.images].map(i => [i.complete && i.naturalWidth, i.clientWidth])"
+        )
+        assert len(shown) == pictures
+        assert all(natural >= drawn > 200 for natural, drawn in shown), shown
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        loaded = "return performance.getEntriesByType('resource').map(r => r.name.slice(0, 5))"
+        assert set(browser.execute_script(loaded)) <= {"data:"}
+    assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def test_a_dark_page_for_those_who_prefer_it(scored, browser):
+    browser.get(write_run_page(scored).as_uri())
+    brightness = (
+        "return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3)"
+        ".reduce((sum, value) => sum + Number(value), 0)"
+    )
+    found = []
+    for scheme in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        found.append(browser.execute_script(brightness))
+    assert found[0] > 700 and found[1] < 120
