@@ -1,6 +1,9 @@
 """Write the tables of README and `docs/results.md`, and the figure of accuracy over time.
 
-    python benchmarks/results.py
+    python benchmarks/results.py [RUN]
+
+With the folder of a run, such as `make train` writes, its figures take the place of those in
+`diagrams/` that the pages show.
 
 README has one small table and the report of the shipped model, `docs/results.md` all tables. Each
 stands between two marks.
@@ -17,8 +20,10 @@ That of many classes is read from `benchmarks/many_classes.json`, which `benchma
 writes.
 """
 
+import argparse
 import json
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
@@ -32,6 +37,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "README.md", ROOT / "docs" / "results.md"
 MODEL = ROOT / "saved_models" / "fashion_mnist" / "1" / "assets.extra" / "model.json"
 FIGURE = ROOT / "diagrams" / "accuracy-over-time.png"
+_FIGURES = ("test-pairs", "roc-and-det", "distances", "class-errors", "embedding")  # of a run
 _NAMES = {
     "classic-mlp": "`classic-mlp`: the classic exercise",
     "classic-cnn": "`classic-cnn`: random pairs, margin 2",
@@ -302,7 +308,17 @@ def plot_accuracy_over_time() -> Figure:
     return figure
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the pages and the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("run", nargs="?", type=Path, help="run whose figures the pages show")
+    run = parser.parse_args().run
     for path in PAGES:
         path.write_text(updated(path.read_text()))
     plot_accuracy_over_time().savefig(FIGURE)
+    for name in _FIGURES if run is not None else ():
+        shutil.copyfile(run / "figures" / f"{name}.png", FIGURE.parent / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main()

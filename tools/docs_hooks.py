@@ -1,12 +1,15 @@
-"""What the documentation site needs beyond its pages: files of other folders, and formulas.
+"""What the documentation site needs beyond its pages: files of other folders, formulas, settings.
 
 MkDocs calls the functions named `on_...`; see `hooks` in `mkdocs.yml`.
 """
 
+import dataclasses
 from pathlib import Path
 
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File
+
+from siamese_keras.config import Config
 
 ROOT = Path(__file__).parent.parent
 SHARED = ("diagrams/*.png", "examples/*", "benchmarks/README.md")
@@ -33,8 +36,18 @@ def on_files(files, config):
     return files
 
 
+def settings():
+    """Return a Markdown table of the settings of a training, with the values of preset `fast`."""
+    rows = (
+        f"| `{field.name}` | `{field.default!r}` | {field.metadata['help']} |"
+        for field in dataclasses.fields(Config)
+    )
+    return "\n".join(["| setting | default | meaning |", "| --- | --- | --- |", *rows])
+
+
 def on_page_markdown(markdown, page, **_):
-    """Let links that leave `docs/`, as they do on GitHub, stay within the site."""
+    """Fill in the settings; let links that leave `docs/`, as on GitHub, stay within the site."""
+    markdown = markdown.replace("<!-- settings -->", settings())
     if page.file.src_uri == "benchmarks/README.md":
         return markdown.replace("](../docs/", "](../")
     return markdown.replace("](../", "](")
