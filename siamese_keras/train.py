@@ -268,6 +268,8 @@ def _train(
             f"resume:   {resume_command(options.resume or run_dir)}"
         )
         return None
+    if not options.quiet:
+        print("scoring", flush=True)
     report = verifier.evaluate(
         dataset, baselines=command.baselines, progress=progress_line("images embedded")
     )
