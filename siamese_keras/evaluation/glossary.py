@@ -17,7 +17,7 @@ GROUP_NOTES = {
     "unseen": "Unseen classes: pairs of classes that training did not show.",
     "given_pairs": "Given pairs: the pairs of the file named with --pairs.",
 }
-# Figures of a group: key, name, meaning, whether more is better (None: neither).
+# Figures of a group: key, name, meaning, whether more is better.
 PAIR_ROWS = (
     ("accuracy", "accuracy", "share of pairs that are decided correctly", True),
     ("roc_auc", "ROC-AUC", "chance that a same pair is nearer than a different pair", True),
