@@ -77,8 +77,8 @@ class Config:
     image_size: int = _option(
         0,
         "data",
-        "height and width to resize images to; 0 keeps their size, and for image files of many "
-        "sizes takes the median of the smaller sides, at most 64",
+        "height and width to resize images to; 0 = the median of the smaller sides, at most 64, "
+        "for image files; other images keep their size",
         at_least=0,
     )
     color_mode: ColorMode = _option(

@@ -378,7 +378,7 @@ def test_many_classes_of_few_photos_need_no_option_but_folder_and_size(tmp_path,
     out, err = capsys.readouterr()
     assert "20% of the classes are held out instead" in err
     assert "There are many classes" in err
-    assert "24 classes that training did not show" in out
+    assert "24 unseen classes" in out
     assert "24-way" in out
     assert evaluate.main([str(run), "--data-dir", str(tmp_path / "patterns")]) == 0
     classes = (run / "classes.csv").read_text().splitlines()

@@ -93,8 +93,8 @@ def load_dataset(
             size of each class, or as whole classes for the open-set protocol. 0 takes a twelfth of
             them; of fewer than 6,000 up to 500, but no more than a fifth.
         image_size: Height and width to resize images to, scaled to fit and centered on black; 0
-            keeps their size. Image files of many sizes then get the median of their smaller sides,
-            at most 64.
+            keeps their size, but of image files takes the median of their smaller sides, at most
+            64.
         color_mode: Channels of image files: `"rgb"`, `"grayscale"`, or `"auto"` for grayscale if
             all images are gray.
         strict: Refuse image files that cannot be read, which are skipped with a warning otherwise.

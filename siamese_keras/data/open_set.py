@@ -1,4 +1,4 @@
-"""The open-set protocol: classes that training does not show.
+"""The open-set protocol: classes that are not in the training data.
 
 People ask a Siamese network about classes that it has never seen. To know how well it answers,
 whole classes are held out: test classes for the report, and validation classes for threshold,

@@ -249,7 +249,7 @@ class Dataset:
 
     @functools.cached_property
     def is_open_set(self) -> bool:
-        """Whether the test images are all of classes that training does not show."""
+        """Whether the test images are all of unseen classes."""
         return not np.isin(self.test.labels, np.unique(self.train.labels)).any()
 
     @functools.cached_property

@@ -14,7 +14,7 @@ GROUP_NOTES = {
     "test_hard": "Hard pairs: the different ones are of the classes most easily confused.",
     "test_deduplicated": "Without duplicates: without the {removed_images:,} test images that are "
     "also training or validation images.",
-    "unseen": "Unseen classes: pairs of classes that training did not show.",
+    "unseen": "Unseen classes: pairs of classes that are not in the training data.",
     "given_pairs": "Given pairs: the pairs of the file named with --pairs.",
 }
 # Figures of a group: key, name, meaning, whether more is better.
@@ -41,11 +41,11 @@ RETRIEVAL_ROWS = (
     (
         "map_at_r",
         "MAP@R",
-        "precision of the first R neighbors, R being the size of the class",
+        "mean average precision over the first R neighbors, R being the size of the class",
         True,
     ),
     ("map", "mAP", "mean average precision over the whole ranking", True),
-    ("ap_at_10", "AP@10", "precision of the first ten neighbors", True),
+    ("ap_at_10", "AP@10", "average precision over the first ten neighbors", True),
     ("nmi", "NMI", "agreement of k-means clusters with the classes", True),
 )
 # Name of a figure's file: title, what it means, and its class in the page: a chart may be shown in

@@ -1,4 +1,4 @@
-"""Metrics of classes that training did not show: few-shot, ranking, clustering, per class.
+"""Metrics of unseen classes: few-shot, ranking, clustering, per class.
 
 All take embeddings and labels, of any model. Where there are very many images, a sample that does
 not change from call to call keeps the time in bounds; each function says of what.

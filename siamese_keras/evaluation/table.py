@@ -61,7 +61,7 @@ def report_table(report: dict[str, Any]) -> str:
 
 def _open_set_rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
     number, single = figures["num_classes"], figures["single_images"]
-    about = f"{figures['num_images']} images of {number} classes that training did not show"
+    about = f"{figures['num_images']} images of {number} unseen classes"
     about += f", {single} with one image" if single else ""
     rows = [("open set", about)]
     for kind, name in _SHOTS:

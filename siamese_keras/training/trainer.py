@@ -67,7 +67,7 @@ def fit(
 
     Args:
         dataset: Images of all classes, unseen ones too. With validation and test classes that
-            training does not show, threshold and report are of these.
+            are not in the training data, threshold and report are of these.
         config: The settings, or the name of a preset.
         run_dir: Folder to write the run to, new or empty unless `resume`; without it nothing is
             written.

@@ -312,7 +312,7 @@ def test_the_report_of_unseen_classes_alone(sample, tiny):
     assert "knn_accuracy" not in found["retrieval"]  # of classes that are trained on
     assert all("open_set" in baseline for baseline in found["baselines"].values())
     table = rows(report)
-    assert table["open set"] == "60 images of 3 classes that training did not show"
+    assert table["open set"] == "60 images of 3 unseen classes"
     assert table["one-shot"] == f"{found['open_set']['one_shot']['3_way']:.4f} 3-way"
     assert table["mAP"] == f"{found['retrieval']['map']:.4f}"
     assert "hard pairs" not in table
