@@ -195,7 +195,15 @@ def comparison_tables() -> list[str]:
         ]
         for name, row in rows.items()
     ]
-    costs = ["", "training time", "relative to `classic-mlp`", "to 0.9146", "images/s", "pairs/s", "peak memory"]
+    costs = [
+        "",
+        "training time",
+        "relative to `classic-mlp`",
+        "to 0.9146",
+        "images/s",
+        "pairs/s",
+        "peak memory",
+    ]
     paces = ["seconds to", *_LEVELS]
     tables = (["", *goods], good), (["", *_RETRIEVAL], retrieval), (costs, cost), (paces, pace)
     return [line for table in tables for line in (*_table(*table), "")][:-1]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import logging
 import os
+import signal
 import sys
 import textwrap
+import threading
+import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -19,6 +23,8 @@ from siamese_keras.errors import ArgumentError, SiameseKerasError
 from siamese_keras.presets import PRESETS
 from siamese_keras.terminal import held_stderr
 
+TERMINATED = 128 + signal.SIGTERM  # exit status
+
 
 def make_parser(prog: str, description: str, **options: Any) -> argparse.ArgumentParser:
     """Make a parser with the options that every program has."""
@@ -27,7 +33,7 @@ def make_parser(prog: str, description: str, **options: Any) -> argparse.Argumen
     )
     parser.add_argument("--version", action="version", version=f"siamese-keras {__version__}")
     parser.add_argument(
-        "--quiet", action="store_true", help="print results, warnings and errors alone"
+        "--quiet", action="store_true", help="print only results, warnings and errors"
     )
     parser.add_argument(
         "--traceback", action="store_true", help="show where in the code an error occurred"
@@ -55,16 +61,19 @@ def run_program(
     Returns:
         What `program` returns (None counts as 0); 1 after a `SiameseKerasError` or an `OSError`,
         whose message goes to standard error in one line; 130 when interrupted. Other errors are
-        raised.
+        raised, and SIGTERM ends the program with status 143.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.ExitStack() as stack:
         warnings.showwarning = _show_warning
         logger = logging.getLogger("siamese_keras")
         handler = logging.StreamHandler(sys.stderr)
         logger.addHandler(handler)
         level = logger.level
         logger.setLevel(logging.WARNING if quiet else logging.INFO)
+        if hasattr(sys.stdout, "reconfigure"):  # names of files that are not UTF-8
+            sys.stdout.reconfigure(errors="surrogateescape")
         try:
+            stack.enter_context(_ended_by_sigterm())
             _import_tensorflow_quietly()
             status = program() or 0
             if sys.stdout is not None:
@@ -85,6 +94,24 @@ def run_program(
         finally:
             logger.removeHandler(handler)
             logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """End the program by SIGTERM as by an exception, so that it removes its temporary files."""
+
+    def terminate(number: int, frame: types.FrameType | None) -> None:
+        raise SystemExit(TERMINATED)
+
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _discard_output() -> None:

@@ -255,6 +255,16 @@ class Config:
                 f"kept_features={self.kept_features}, architecture={self.architecture!r}, "
                 f"backbone={self.backbone!r}"
             )
+        if self.dropout and not self.units and not self.backbone:
+            raise ArgumentError(
+                "`dropout` is that of the dense layers of `units`. Received: "
+                f"dropout={self.dropout}, units=()"
+            )
+        if self.augment not in ("auto", "none") and self.backbone and not self.fine_tune:
+            raise ArgumentError(
+                "`augment` needs `fine_tune` with a backbone, whose features are computed once. "
+                f"Received: augment={self.augment!r}, fine_tune=0"
+            )
         if self.fine_tune and not self.backbone:
             raise ArgumentError(
                 f"`fine_tune` needs a `backbone`. Received: fine_tune={self.fine_tune}"

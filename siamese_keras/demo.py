@@ -43,13 +43,13 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.dem
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen at (default: 127.0.0.1, for this machine alone); 0.0.0.0 opens the "
+        help="address to listen on (default: 127.0.0.1, only this machine); 0.0.0.0 opens the "
         "page to other machines, without a password",
     )
     parser.add_argument(
         "--port",
         type=_port,
-        help="port to listen at (default: 7860, or a free one when it is used)",
+        help="port to listen on (default: 7860, or a free one when it is used)",
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     options = parser.parse_args(argv)

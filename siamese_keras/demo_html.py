@@ -6,6 +6,8 @@ import base64
 from collections.abc import Sequence
 from html import escape
 
+from siamese_keras.data.image_files import printable
+
 CSS = """
 .gradio-container { max-width: 60rem !important; margin: 0 auto !important; }
 .gradio-container .html-container { padding: 0; }
@@ -95,6 +97,7 @@ def matches_html(matches: Sequence[tuple[str, float, bytes | None]]) -> str:
 
 
 def _match(name: str, distance: float, png: bytes | None) -> str:
+    name = printable(name)
     image = '<span class="demo-gone">file is gone</span>'
     if png is not None:
         image = f'<img src="{_data(png)}" alt="{escape(name)}">'

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import math
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from siamese_keras.demo_html import (
 )
 from siamese_keras.errors import ModelError, SiameseKerasError
 from siamese_keras.gallery_index import Index
+from siamese_keras.search import search
 
 if TYPE_CHECKING:
     from siamese_keras.verifier import Verifier
@@ -48,22 +48,24 @@ class Demo:
     """The functions behind the page: paths of uploaded files in, HTML out.
 
     Args:
-        verifier: The model; not a server, which keeps its threshold.
+        verifier: The model; not a server, which does not tell its threshold.
         gallery: Images to search, from `Verifier.open_gallery`, or None.
     """
 
     def __init__(self, verifier: Verifier, gallery: Index | None = None) -> None:
         if verifier.calibration is None or verifier.config is None:
-            raise ModelError("The demo needs a run or an export: a server keeps its threshold.")
+            raise ModelError(
+                "The demo needs a run or an export: a server does not tell its threshold."
+            )
         self.verifier = verifier
         self.gallery = gallery
         self.threshold = verifier.calibration.threshold
         self.shown_threshold = round(self.threshold, 3)  # the slider has steps of 0.001
-        self.max_distance = 2.0 if verifier.config.unit_length else math.ceil(3 * self.threshold)
+        unit_length = verifier.config.unit_length and self.threshold < 2
+        self.max_distance = 2.0 if unit_length else math.ceil(3 * self.threshold)
         # Asked about pixels that `decode` has inverted already.
         self._decoded = copy.copy(verifier)
         self._decoded.invert = False
-        self._lock = threading.Lock()  # not every runtime takes two requests at a time
 
     def compare(self, left: str | None, right: str | None) -> tuple[str, str, Pair | None]:
         """Compare two image files.
@@ -79,8 +81,7 @@ class Demo:
         right_pixels, right_shown = self._look(right, "right")
         if left_pixels is None or right_pixels is None:
             return left_shown, right_shown, None
-        with self._lock:
-            answer = self._decoded.compare(left_pixels, right_pixels)
+        answer = self._decoded.compare(left_pixels, right_pixels)
         return left_shown, right_shown, [float(answer.distance), float(answer.similarity)]
 
     def decide(self, pair: Pair | None, threshold: float) -> str:
@@ -103,8 +104,7 @@ class Demo:
         pixels, shown = self._look(query, "query")
         if pixels is None or self.gallery is None:
             return shown, None, ""
-        with self._lock:
-            found = self._decoded.search(pixels, self.gallery, top=_MATCHES)
+        found: Any = search(self._decoded.embed, pixels, self.gallery, top=_MATCHES, batch_size=1)
         folder = Path(self.gallery.folder)
         figures = [(m.file, m.distance, _thumbnail(folder / m.file)) for m in found]
         return shown, [match.distance for match in found], matches_html(figures)

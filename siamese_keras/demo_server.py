@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import tempfile
+import threading
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,12 +49,12 @@ def serve(
         verifier: The model.
         gallery: Folder or index to search. Without it a model of Fashion-MNIST searches test
             images, if they are on this machine.
-        host: Address to listen at.
-        port: Port to listen at; None is 7860, or a free one when that is in use.
+        host: Address to listen on.
+        port: Port to listen on; None is 7860, or a free one when that is in use.
         open_browser: Open the page in a browser.
 
     Raises:
-        ArgumentError: When the address cannot be listened at.
+        ArgumentError: When the address cannot be listened on.
         ModelError: When the model is a server, or the index is of another model.
         DataError: When the gallery cannot be read.
     """
@@ -113,7 +114,8 @@ def _run(app: Any, listener: socket.socket, url: str, *, open_browser: bool) -> 
         signal.signal(number, stop)
     print(f"The page is at {url} - press Ctrl-C to end.", flush=True)
     if open_browser:
-        webbrowser.open(url)
+        # A browser in the terminal would be waited for before the server runs.
+        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
     server.run(sockets=[listener])
 
 
@@ -134,5 +136,5 @@ def _listen(host: str, port: int | None) -> socket.socket:
         except OSError as error:
             problem = error
     raise ArgumentError(
-        f"The demo cannot listen at {host}, port {port or _PORT}: {problem and problem.strerror}"
+        f"The demo cannot listen on {host}, port {port or _PORT}: {problem and problem.strerror}"
     )

@@ -42,7 +42,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.emb
         names = [path.relative_to(options.folder).as_posix() for path in files]
         with atomic_path(output) as temporary:
             if output.suffix.lower() == ".npz":
-                np.savez(temporary, names=np.array(names), embeddings=embeddings)
+                with temporary.open("wb") as archive:  # given a name, NumPy may add `.npz` to it
+                    np.savez(archive, names=np.array(names), embeddings=embeddings)
             else:
                 with temporary.open(
                     "w", newline="", encoding="utf-8", errors="surrogateescape"

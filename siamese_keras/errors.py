@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import re
 from typing import Any, get_args
 
@@ -48,6 +49,19 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
     if value not in get_args(choices):
         expected = ", ".join(map(repr, get_args(choices)))
         raise ArgumentError(f"`{name}` must be one of {expected}. Received: {name}={value!r}")
+
+
+def check_count(name: str, value: Any, *, least: int) -> None:
+    """Raise unless `value` is an integer of at least `least`.
+
+    Raises:
+        ArgumentError: When it is not.
+    """
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_integer or value < least:
+        raise ArgumentError(
+            f"`{name}` must be an integer of at least {least}. Received: {name}={value!r}"
+        )
 
 
 def plain_reason(message: str) -> str:

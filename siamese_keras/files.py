@@ -39,9 +39,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         with contextlib.suppress(OSError):  # not every file system can do that with a folder
             _to_disk(path.parent)
     finally:
-        with contextlib.suppress(OSError):
-            (folder / path.name).unlink(missing_ok=True)
-            folder.rmdir()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _to_disk(path: Path) -> None:
@@ -164,7 +162,7 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
 
 def write_columns(path: str | os.PathLike[str], columns: Mapping[str, Sequence[Any]]) -> None:
     """Write columns of one length to the CSV file `path`, names first."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
@@ -180,7 +178,7 @@ def read_columns(path: str | os.PathLike[str]) -> dict[str, list[float]]:
     if not path.is_file():
         return {}
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             names, *rows = csv.reader(file)
         return {n: [float(row[i]) for row in rows] for i, n in enumerate(names)}
     except (ValueError, IndexError) as error:

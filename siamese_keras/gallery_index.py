@@ -93,7 +93,7 @@ def build_index(
         batch_size: Files to read at once.
         invert: Whether `embed` inverts images.
         before: An earlier index. Files of the same name, size and time of change are taken from it,
-            if it is of the same model.
+            if it is of the same model and folder.
         progress: Called with how many are done and how many there are.
 
     Returns:
@@ -105,6 +105,9 @@ def build_index(
     fingerprint = model_fingerprint(embed)
     if before is not None and not is_same_model(before, fingerprint, invert=invert):
         _log.info("The index there is of another model: embedding all images anew.")
+        before = None
+    if before is not None and before.folder != str(folder.resolve()):
+        _log.info("The index there is of `%s`: embedding all images anew.", before.folder)
         before = None
     files = gallery_files(folder)
     states = [_state(path) for path in files]
@@ -149,8 +152,8 @@ def _state(path: Path) -> tuple[int, int]:
 def write_index(path: Path, index: Index) -> None:
     """Write an index to `path`, an `.npz` file without pickles, whole or not at all."""
     content = {field.name: getattr(index, field.name) for field in dataclasses.fields(index)}
-    with atomic_path(path) as temporary:
-        np.savez(temporary, format=_FORMAT, **content)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, format=_FORMAT, **content)  # given a name, NumPy may add `.npz` to it
 
 
 def read_index(path: Path) -> Index:

@@ -20,6 +20,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from siamese_keras.command_line import local_path, make_parser, run_program
+from siamese_keras.errors import ModelError
 from siamese_keras.model_options import (
     add_model_options,
     add_threshold_options,
@@ -137,6 +138,8 @@ def _search(verifier: Verifier, options: argparse.Namespace) -> None:
     from siamese_keras.progress import progress_line
 
     filters = options.index is not None or has_threshold(options)
+    if filters and verifier.threshold is None:
+        raise ModelError("A server does not tell its threshold: set one with --threshold.")
     found = verifier.search(
         options.images,
         options.index or options.gallery,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,11 @@ def save_run(
     history: Mapping[str, list[float]],
     facts: Mapping[str, Any],
     false_accepts: FalseAccepts | None = None,
+    metrics: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a run into `folder`; `model.json`, which completes it, comes last.
+
+    What another run left there is removed first: an interrupted writing leaves no mixture of both.
 
     Args:
         folder: The folder; it is created when it is missing.
@@ -51,14 +55,20 @@ def save_run(
         history: Of each figure the value after every epoch.
         facts: `name`, `class_names` and `training`, as the attributes of `Verifier`.
         false_accepts: Table of false accepts by threshold.
+        metrics: Content of `metrics.json`, if the model was scored.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for name in ("model.json", "metrics.json", "classes.csv", "embeddings.npz", "report.html"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "figures", ignore_errors=True)
     save_models(folder, config, outer)
     write_columns(folder / "history.csv", history)
     content = {"siamese_keras": __version__, **facts, **dataclasses.asdict(calibration)}
     write_false_accepts(folder, false_accepts)
     if false_accepts is not None:
         content["false_accepts"] = false_accepts.summary()
+    if metrics is not None:
+        write_json(folder / "metrics.json", metrics)
     write_json(folder / "model.json", content)
 
 

@@ -114,6 +114,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
 
     def program() -> int:
         wanted = resumed_command(options.resume, options) if options.resume else command
+        if wanted.seeds and options.export_dir:
+            raise ArgumentError("--export-dir is not allowed with the run of several --seeds.")
         if os.environ.get("TF_CONFIG") and not _is_chief(wanted, options):
             return _work(wanted, options)
         if options.resume:
@@ -158,13 +160,13 @@ def _work(command: Command, options: argparse.Namespace) -> int:
     """Train as a worker that is not the chief, which alone writes and scores."""
     if not os.environ.get("TF_CONFIG"):
         return 0
-    from siamese_keras.data.datasets import load_config_dataset, resolved_config
+    from siamese_keras.data.datasets import load_config_dataset
     from siamese_keras.training.trainer import fit
 
     dataset = load_config_dataset(command.config, command.data_dir, cache_dir=command.cache_dir)
     fit(
         dataset,
-        resolved_config(command.config, dataset),
+        command.config,
         run_dir=options.resume,
         resume=options.resume is not None,
         verbose=0,
@@ -237,12 +239,10 @@ def _train(
     command: Command, config: Config, dataset: Dataset, run_dir: Path, options: argparse.Namespace
 ) -> dict[str, Any] | None:
     """Train, score and export; return the metrics, or None after an interrupt."""
-    from siamese_keras.data.datasets import resolved_config
     from siamese_keras.evaluation.report_page import write_run_page
     from siamese_keras.training.callbacks import EpochLines
     from siamese_keras.training.trainer import fit
 
-    config = resolved_config(config, dataset)
     lines = [] if options.quiet else [EpochLines(config.epochs + config.fine_tune)]
     if not options.quiet:
         print(f"training on {dataset.name} into {run_dir}", flush=True)

@@ -7,10 +7,7 @@ import contextlib
 import dataclasses
 import json
 import shlex
-import signal
 import sys
-import threading
-import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -19,8 +16,6 @@ from siamese_keras.command_line import chosen_settings, option_name
 from siamese_keras.config import Config
 from siamese_keras.errors import ArgumentError
 from siamese_keras.files import COMMAND, write_json
-
-_TERMINATED = 128 + signal.SIGTERM
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,25 +128,13 @@ def _parsed(content: dict[str, Any]) -> Command:
 
 @contextlib.contextmanager
 def resumable(run_dir: Path) -> Iterator[None]:
-    """Say how to go on when Ctrl-C or SIGTERM ends the block.
-
-    SIGTERM ends the program with exit status 143, as it does without.
-    """
-
-    def terminate(number: int, frame: types.FrameType | None) -> None:
-        raise SystemExit(_TERMINATED)
-
-    is_main = threading.current_thread() is threading.main_thread()
-    previous = signal.signal(signal.SIGTERM, terminate) if is_main else None
+    """Say how to go on when Ctrl-C or SIGTERM ends the block."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
         if any(run_dir.glob("**/checkpoints/*.npz")):
             print(f"\nresume: {resume_command(run_dir)}", file=sys.stderr)
         raise
-    finally:
-        if is_main:
-            signal.signal(signal.SIGTERM, previous)
 
 
 def resume_command(run_dir: Path) -> str:

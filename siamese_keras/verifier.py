@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import numbers
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -90,7 +91,7 @@ class Verifier:
         outer_model: The Keras outer model, (left, right) -> distance; None for an exported model.
         base_model: The Keras base model, image -> embedding; None for an exported model.
         calibration: Threshold and slope, fitted on validation pairs; None for a server, which
-            keeps them to itself.
+            does not tell them.
         config: Settings of the training; None for a server.
         class_names: Names of the dataset's classes, unseen ones too, by label.
         name: Name of the dataset.
@@ -200,11 +201,12 @@ class Verifier:
         elif prior is not None:
             if self.calibration is None:
                 raise ModelError(
-                    "`prior` needs a run or an export: a server keeps its calibration."
+                    "`prior` needs a run or an export: a server does not tell its calibration."
                 )
             threshold = self.calibration.threshold_at(prior)
-        elif not (threshold is not None and 0 <= threshold < float("inf")):
+        elif not (isinstance(threshold, numbers.Real) and 0 <= threshold < float("inf")):
             raise ArgumentError(f"`threshold` must be a distance from 0. Received: {threshold}")
+        threshold = float(threshold)
         verifier = copy.copy(self)
         if self.calibration is None:
             verifier._chosen_threshold = threshold
@@ -460,7 +462,7 @@ class Verifier:
             query: One or many images.
             gallery: Many images; or a folder: all image files below it, but for the query's
                 own file, and those that cannot be decoded are skipped with a warning; or an index,
-                the path of an `.npz` file that `index` wrote.
+                the path of an `.npz` file that `index` wrote, or what `open_gallery` returns.
             top: How many to find at most, at least 1.
             within: Find only images up to this distance, such as `verifier.threshold`; None finds
                 the nearest however far they are.
@@ -478,6 +480,8 @@ class Verifier:
         """
         if isinstance(gallery, (str, os.PathLike)) and Path(gallery).suffix.lower() == ".npz":
             gallery = self._read_index(gallery)
+        elif isinstance(gallery, Index):
+            check_index(gallery, gallery.folder, self.embed, invert=self.invert)
         return search(
             self.embed, query, gallery, top=top, batch_size=self._model.batch_size, within=within,
             progress=progress,
@@ -510,7 +514,7 @@ class Verifier:
             Others: as `embed`.
         """
         if self.threshold is None:
-            raise ModelError("A server keeps its threshold to itself: a distance must be given.")
+            raise ModelError("A server does not tell its threshold: set one with `with_threshold`.")
         if Path(source).suffix.lower() == ".npz":
             index = self._read_index(source)
             names, embeddings = index.names.tolist(), index.embeddings
@@ -555,7 +559,7 @@ class Verifier:
         calibration = self.calibration
         if calibration is None:
             raise ModelError(
-                "Pairs of a file need a run or an export: a server keeps its threshold."
+                "Pairs of a file need a run or an export: a server does not tell its threshold."
             )
         prior_shift(prior)
 
@@ -603,7 +607,9 @@ class Verifier:
         from siamese_keras.evaluation.report import evaluate
 
         if self.calibration is None or self.config is None:
-            raise ModelError("A server's model cannot be evaluated: it keeps its calibration.")
+            raise ModelError(
+                "A server's model cannot be evaluated: it does not tell its calibration."
+            )
         expected = self.training.get("data")
         if dataset.fingerprint != expected:
             raise DataError(
@@ -644,8 +650,8 @@ class Verifier:
         """Write the run: its settings, models, history, table of false accepts and `model.json`.
 
         Args:
-            folder: A folder; it is created when it is missing, and files of a run in it are
-                replaced.
+            folder: A folder; it is created when it is missing. A run in it is replaced, together
+                with its report.
 
         Raises:
             ModelError: When the model is an exported one.
@@ -655,7 +661,10 @@ class Verifier:
 
         outer, calibration, config = self._trained("saved")
         facts = {"name": self.name, "class_names": self.class_names, "training": self.training}
-        save_run(Path(folder), config, outer, calibration, self.history, facts, self.false_accepts)
+        save_run(
+            Path(folder), config, outer, calibration, self.history, facts, self.false_accepts,
+            self.metrics,
+        )  # fmt: skip
 
     def export(
         self,
@@ -729,6 +738,7 @@ def load_verifier(
 
     Raises:
         ModelError: When it cannot be loaded; the message names the file.
+        DataError: When its table of false accepts or its history is damaged.
         ArgumentError: When `source` is an address of another kind.
     """
     text = os.fspath(source)

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import warnings
@@ -22,6 +23,7 @@ from siamese_keras.command_line import (
 )
 from siamese_keras.config import Config
 from siamese_keras.errors import DataError
+from siamese_keras.files import atomic_path
 from siamese_keras.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
@@ -333,3 +335,21 @@ def test_a_reader_that_has_seen_enough_ends_the_program_without_a_word(run, leng
     done = run(f"sys.exit(run_program(lambda: print('x' * {length})))", stdout=writing)
     os.close(writing)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_sigterm_ends_a_program_that_removes_its_temporary_files(tmp_path):
+    def program():
+        with atomic_path(tmp_path / "out.csv") as temporary:
+            temporary.write_text("half")
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as ended:
+        run_program(program)
+    assert ended.value.code == 143
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_names_that_are_not_utf_8_are_printed_as_they_are(capsysbinary):
+    assert run_program(lambda: print(os.fsdecode(b"caf\xe9.png"))) == 0
+    assert capsysbinary.readouterr().out == b"caf\xe9.png\n"

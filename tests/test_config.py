@@ -36,6 +36,11 @@ OTHER = Config(filters=(8, 16), unseen_classes=("bag", "shirt"), margin=1.5, see
         ({"seed": -1}, "`seed` must be at least 0"),
         ({"seed": 2**31}, "`seed` must be at most 2147483647"),
         ({"kept_features": 0.5, "architecture": "mlp"}, "`kept_features` needs the architecture"),
+        ({"dropout": 0.5}, "`dropout` is that of the dense layers of `units`"),
+        (
+            {"backbone": "mobilenet_v2", "augment": "flip-shift"},
+            "`augment` needs `fine_tune` with a backbone",
+        ),
     ],
 )
 def test_a_value_out_of_range_is_named(values, message):

@@ -187,7 +187,7 @@ def test_whatever_is_shown_has_one_source_which_is_asked_again_when_it_was_busy(
 
 
 def test_a_server_is_refused(server):
-    with pytest.raises(ModelError, match="a server keeps its threshold"):
+    with pytest.raises(ModelError, match="a server does not tell its threshold"):
         Demo(load_verifier(server.url))
 
 
@@ -227,7 +227,7 @@ def test_a_port_in_use_and_an_unknown_address_are_named(exported, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         line = error(capsys, exported, "--port", port)
-    assert line.startswith(f"error: The demo cannot listen at 127.0.0.1, port {port}: ")
+    assert line.startswith(f"error: The demo cannot listen on 127.0.0.1, port {port}: ")
     assert "203.0.113.1" in error(capsys, exported, "--host", "203.0.113.1")
 
 

@@ -248,3 +248,36 @@ def test_near_duplicates_of_a_folder_and_of_its_index(tiny, folder, tmp_path, sa
         if "copy" not in left + right:
             i, j = NAMES.index(left), NAMES.index(right)
             assert distance == pytest.approx(np.linalg.norm(embedded[i] - embedded[j]), abs=1e-5)
+
+
+def test_an_index_of_another_folder_is_made_anew(tiny, folder, tmp_path, sample, caplog):
+    """Files of the same name, size and time may show something else there."""
+    path, other = tmp_path / "gallery.npz", tmp_path / "other"
+    other.mkdir()
+    for i in (0, 1):
+        pixels = tf.io.encode_png(sample.test.images[i]).numpy()
+        for place, name in ((folder, "0.png"), (other, "0.png")):
+            if i == (place == other):
+                (place / name).write_bytes(pixels.ljust(2000, b"\0"))
+                os.utime(place / name, (1e9, 1e9))
+    tiny.index(folder, path)
+    with caplog.at_level(logging.INFO, logger="siamese_keras"):
+        assert tiny.index(other, path) == Changes(embedded=1, kept=0, removed=0)
+    assert f"The index there is of `{folder}`: embedding all images anew." in caplog.text
+    np.testing.assert_allclose(
+        read_index(path).embeddings[0], tiny.embed(sample.test.images[1]), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".NPZ"])
+def test_an_index_is_written_under_its_very_name(tiny, folder, tmp_path, suffix):
+    path = tmp_path / f"gallery{suffix}"
+    tiny.index(folder, path)
+    assert read_index(path).names.tolist() == NAMES
+    assert {p.name for p in tmp_path.iterdir()} == {"photos", path.name}
+
+
+def test_an_opened_index_of_another_model_is_refused(tiny, exported, folder):
+    opened = load_verifier(exported, invert=True).open_gallery(folder)
+    with pytest.raises(ModelError, match="was made with --invert"):
+        tiny.search(folder / "0.png", opened)

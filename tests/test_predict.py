@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from siamese_keras.errors import ModelError
+from siamese_keras.index import main as index_main
 from siamese_keras.predict import main
 
 
@@ -341,3 +342,11 @@ def test_a_pair_is_decided_at_the_threshold_that_is_asked_for(pair, capsys, tiny
     answer = json.loads(out)
     assert answer["similarity"] == pytest.approx(float(tiny.similarity(*pair, prior=0.2)), abs=1e-5)
     assert answer["same"] == (answer["similarity"] >= 0.5)
+
+
+def test_an_index_needs_a_threshold_where_a_server_answers(gallery, pair, capsys, tmp_path, url):
+    index = tmp_path / "gallery.npz"
+    assert index_main([str(gallery), "--output", str(index), *url]) == 0
+    capsys.readouterr()
+    assert "set one with --threshold" in error(capsys, pair[0], "--index", index, *url)
+    assert ask(capsys, pair[0], "--index", index, "--threshold", 9, *url)

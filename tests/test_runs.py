@@ -1,5 +1,6 @@
 """The folder of a run: what it holds, and what is said about one that is damaged."""
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -187,3 +188,28 @@ def test_a_failed_save_keeps_the_good_file(tiny, run, monkeypatch):
         tiny.save(run)
     assert (run / "outer.keras").read_bytes() == before
     assert listing(run) == FILES
+
+
+def test_a_run_that_is_replaced_leaves_nothing_of_its_report(tiny, run, sample):
+    for name in ("metrics.json", "classes.csv", "embeddings.npz", "report.html"):
+        (run / name).write_text("{}")
+    (run / "figures").mkdir()
+    other = copy.copy(tiny)
+    other.metrics = None
+    other.save(run)
+    assert listing(run) == FILES
+    assert load_verifier(run).metrics is None
+    other.metrics = {"test": {"accuracy": 0.5}}
+    other.save(run)
+    assert load_verifier(run).metrics == other.metrics
+
+
+def test_an_interrupted_save_leaves_no_mixture_of_two_runs(tiny, run, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("siamese_keras.runs.write_columns", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tiny.save(run)
+    with pytest.raises(ModelError, match=r"it has no model\.json"):
+        load_verifier(run)

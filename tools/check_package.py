@@ -27,7 +27,7 @@ def find_python(version: str) -> str:
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     candidates = [shutil.which(f"python{version}"), *pyenv.glob(f"versions/{version}.*/bin/python")]
     for candidate in filter(None, candidates):
-        code = "import sys, venv; print('%d.%d' % sys.version_info[:2])"
+        code = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
         done = subprocess.run([candidate, "-c", code], capture_output=True, text=True, check=False)
         if done.stdout.strip() == version:
             return str(candidate)

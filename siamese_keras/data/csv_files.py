@@ -13,7 +13,7 @@ from typing import TextIO
 import numpy as np
 
 from siamese_keras.config import ColorMode
-from siamese_keras.data.image_files import ImageFile, load_image_files, part_of
+from siamese_keras.data.image_files import ImageFile, load_image_files, part_of, printable
 from siamese_keras.data.splits import Source, Split, numbered_names
 from siamese_keras.errors import DataError
 
@@ -176,13 +176,15 @@ def _read_list(path: Path, part: str) -> list[ImageFile]:
         name, label, split = ("" if at is None else row[at].strip() for at in places)
         if not name or not label:
             raise DataError(f"`{path}` line {line}: path and label must not be empty.")
+        if "\0" in name:
+            raise DataError(f"`{path}` line {line}: path must not hold the character NUL.")
         named = part_of(split) if split else part
         if named is None:
             raise DataError(
                 f"`{path}` line {line}: split must be train, validation or test. Received: "
                 f"{split!r}"
             )
-        files.append(ImageFile(os.path.join(path.parent, name), label, named))  # noqa: PTH118
+        files.append(ImageFile(os.path.join(path.parent, name), printable(label), named))  # noqa: PTH118
     if not files:
         raise DataError(f"`{path}` must list image files. Received: a header alone")
     if not any(Path(file.path).is_file() for file in files):

@@ -40,7 +40,13 @@ from siamese_keras.data.open_set import (
 )
 from siamese_keras.data.splits import Dataset, Source, Split, join_splits
 from siamese_keras.data.tfds import load_tfds
-from siamese_keras.errors import ArgumentError, DataError, NotPreparedError, check_choice
+from siamese_keras.errors import (
+    ArgumentError,
+    DataError,
+    NotPreparedError,
+    check_choice,
+    check_count,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -113,12 +119,23 @@ def load_dataset(
         ArgumentError: When `validation_size` does not fit the dataset, or a class is unknown.
     """
     check_choice("color_mode", color_mode, ColorMode)
+    check_count("image_size", image_size, least=0)
+    check_count("validation_size", validation_size, least=0)
+    if isinstance(unseen_classes, str):
+        raise ArgumentError(
+            f"`unseen_classes` must be a list of classes. Received: {unseen_classes!r}"
+        )
     if data_dir is not None and "://" in os.fspath(data_dir):
         raise DataError(f"`data_dir` must be a path on this machine. Received: {data_dir}")
     folder = None if data_dir is None else expanded(data_dir)
     if cache_dir is not None and name not in ("folder", "csv"):
         raise ArgumentError(
             f"`cache_dir` is for image files, datasets folder and csv. Received: dataset {name}"
+        )
+    if (color_mode != "auto" or strict) and name not in ("folder", "csv"):
+        setting = "strict" if color_mode == "auto" else "color_mode"
+        raise ArgumentError(
+            f"`{setting}` is for image files, datasets folder and csv. Received: dataset {name}"
         )
     if name in ("folder", "csv"):
         load = load_image_folder if name == "folder" else load_csv
@@ -134,14 +151,26 @@ def load_dataset(
     if name == "fashion_mnist":
         source = dataclasses.replace(source, class_names=FASHION_MNIST_CLASSES)
     if image_size and source.train.images.shape[1:3] != (image_size, image_size):
-        source = dataclasses.replace(
-            source,
-            train=_resized(source.train, image_size),
-            test=source.test and _resized(source.test, image_size),
-            validation=source.validation and _resized(source.validation, image_size),
+        test, validation = (
+            None if split is None else _resized(split, image_size)
+            for split in (source.test, source.validation)
         )
+        train = _resized(source.train, image_size)
+        source = dataclasses.replace(source, train=train, test=test, validation=validation)
     dataset = _cut(source, _short_name(name, folder), validation_size, unseen_classes)
-    return dataclasses.replace(dataset, superclasses=source.superclasses)
+    height, width, channels = dataset.image_shape
+    if name in ("folder", "csv"):  # so that its images are the same when files are added
+        image_size = height if height == width else image_size
+        color_mode = "grayscale" if channels == 1 else "rgb"
+    settings = {
+        "dataset": name,
+        "validation_size": validation_size,
+        "image_size": image_size,
+        "color_mode": color_mode,
+        "strict": strict,
+        "unseen_classes": tuple(unseen_classes),
+    }
+    return dataclasses.replace(dataset, superclasses=source.superclasses, settings=settings)
 
 
 def _cut(source: Source, name: str, validation_size: int, unseen_classes: Sequence[str]) -> Dataset:
@@ -192,19 +221,6 @@ def load_config_dataset(
         cache_dir=cache_dir,
         progress=progress,
     )
-
-
-def resolved_config(config: Config, dataset: Dataset) -> Config:
-    """Return `config` with the size and the channels that image files have been given.
-
-    A run records them, so that its images are the same when files are added.
-    """
-    if config.dataset not in ("folder", "csv"):
-        return config
-    height, width, channels = dataset.image_shape
-    if height == width:
-        config = dataclasses.replace(config, image_size=height)
-    return dataclasses.replace(config, color_mode="grayscale" if channels == 1 else "rgb")
 
 
 def _short_name(name: str, folder: Path | None) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from siamese_keras.data.photo import MAX_PIXELS
+from siamese_keras.errors import DataError
 
 _MAX_SEGMENTS = 100  # to look for the orientation in; cameras write it into the first or second
 
@@ -237,7 +238,12 @@ def photo_fitter(shape: tuple[int, int, int]) -> Callable[[np.ndarray], np.ndarr
     """Return `fit_image` for one shape as a function of arrays.
 
     It runs as a graph. Opaque images of that size do without, which takes a tenth of the time.
+
+    Raises:
+        DataError: When the images have other than 1 or 3 channels.
     """
+    if shape[2] not in (1, 3):
+        raise DataError(f"The model takes images of {shape[2]} channels, as arrays alone.")
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, 4], tf.uint8)])
     def fit(pixels: tf.Tensor) -> tf.Tensor:

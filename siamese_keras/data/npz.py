@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def load_npz(path: Path) -> Source:
             if not hasattr(archive, "files"):
                 raise DataError(f"`{path}` must be an .npz file. Received: a single array")
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"`{path}` must be an .npz file of arrays. {error}") from None
@@ -50,6 +51,9 @@ def load_npz(path: Path) -> Source:
             f"`{path}` must hold the arrays x_train and y_train, and perhaps x_test and y_test. "
             f"Received: {', '.join(sorted(arrays)) or 'none'}"
         )
+    for part, split in splits.items():
+        if split is not None and not len(split):
+            raise DataError(f"`{path}` must hold {part} images. Received: none")
     found = [split for split in splits.values() if split is not None]
     return Source(train, splits["test"], numbered_names(found), splits["validation"])
 

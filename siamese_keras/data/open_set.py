@@ -46,12 +46,15 @@ def choose_classes(
     if len(unseen_classes) == 1 and (share := _share(unseen_classes[0], class_names)) is not None:
         present = np.unique(labels).tolist()
         return set(_drawing_order(present, class_names)[: round(share * len(present))])
-    names = [name.casefold() for name in class_names]
+    folded = [name.casefold() for name in class_names]
     chosen = set()
     for item in unseen_classes:
-        if item.strip().casefold() in names:  # first, since a name may be a number
-            chosen.add(names.index(item.strip().casefold()))
-        elif item.strip().isdecimal() and int(item) < len(names):
+        # Names come first, since one may be a number; and the exact one, since case may matter.
+        if item.strip() in class_names:
+            chosen.add(class_names.index(item.strip()))
+        elif folded.count(item.strip().casefold()) == 1:
+            chosen.add(folded.index(item.strip().casefold()))
+        elif item.strip().isdecimal() and int(item) < len(class_names):
             chosen.add(int(item))
         else:
             shown = ", ".join([*class_names[:20], "..."][: len(class_names)])

@@ -77,6 +77,8 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"`{path}` cannot be read. {error}") from None
     for line, row in rows:
+        if "\0" in f"{row.get('left')}{row.get('right')}":
+            raise DataError(f"`{path}` line {line}: paths must not hold the character NUL.")
         if None in row.values() or None in row:
             raise DataError(f"`{path}` line {line}: expected {len(names)} values.")
     return rows

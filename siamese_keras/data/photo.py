@@ -17,6 +17,10 @@ from PIL import Image, UnidentifiedImageError
 
 from siamese_keras.errors import DataError
 
+# Pillow's notes on what it could read nevertheless. Not `catch_warnings` around each file: several
+# threads read files, and it would leave the warnings of the whole program ignored.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 # An image of so many pixels takes about half a gigabyte while it is decoded and composited. Photos
 # of 24 megapixels pass. The size is read from the file's header, before anything is decoded.
 MAX_PIXELS = 25_000_000
@@ -48,19 +52,17 @@ def read_photo(content: bytes) -> np.ndarray:
     Raises:
         DataError: When it is not such a file, is damaged, or has more than `MAX_PIXELS` pixels.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's notes on what it could read nevertheless
-        try:
-            image = _opened(content)
-            image.load()
-            if image.mode == "L" and image.format == "PNG" and "transparency" in image.info:
-                # Pillow compares pixels that it has scaled to 8 bits with the file's own value.
-                image.info["transparency"] *= 255 // (2 ** content[24] - 1)
-            return upright(_rgba(image), _orientation(image))
-        except DataError:
-            raise
-        except Exception as error:  # Pillow's plugins raise many kinds for damaged files
-            raise DataError(f"The image is damaged: {error or type(error).__name__}") from None
+    try:
+        image = _opened(content)
+        image.load()
+        if image.mode == "L" and image.format == "PNG" and "transparency" in image.info:
+            # Pillow compares pixels that it has scaled to 8 bits with the file's own value.
+            image.info["transparency"] *= 255 // (2 ** content[24] - 1)
+        return upright(_rgba(image), _orientation(image))
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's plugins raise many kinds for damaged files
+        raise DataError(f"The image is damaged: {error or type(error).__name__}") from None
 
 
 def photo_size(source: bytes | Path) -> tuple[int, int]:
@@ -73,12 +75,10 @@ def photo_size(source: bytes | Path) -> tuple[int, int]:
         DataError: When it is not an image file.
         OSError: When it cannot be read.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if isinstance(source, bytes):
-            return _identified(io.BytesIO(source)).size
-        with source.open("rb") as file:
-            return _identified(file).size
+    if isinstance(source, bytes):
+        return _identified(io.BytesIO(source)).size
+    with source.open("rb") as file:
+        return _identified(file).size
 
 
 def _opened(content: bytes) -> Image.Image:

@@ -19,7 +19,7 @@ from siamese_keras.data.pairs import (
     random_pairs,
 )
 from siamese_keras.data.splits import Split
-from siamese_keras.errors import check_choice
+from siamese_keras.errors import check_choice, check_count
 
 _IMAGES_PER_CLASS = 4
 _SAMPLERS: dict[str, Callable[..., Pairs]] = {"random": random_pairs, "balanced": balanced_pairs}
@@ -120,12 +120,15 @@ def pair_pipeline(
         the same}, different)`, `different` float32 `[b]`, or `[b, b]` for `"all"`.
 
     Raises:
-        ArgumentError: When `kind` or `augment` is unknown.
+        ArgumentError: When `kind` or `augment` is unknown, `batch_size` is less than 1, or `seed`
+            is less than 0.
         DataError: When `images` is not uint8, `labels` are not as many integers, there are fewer
             than two classes or none has two images.
     """
     split = Split(images, labels)  # checked here and not in a background thread
     check_choice("augment", augment, Augmentation)
+    for name, value, least in (("batch_size", batch_size, 1), ("seed", seed, 0)):
+        check_count(name, value, least=least)
     return pairs_of(
         split.images,
         split.labels,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +183,8 @@ class Dataset:
             gallery. None where each image is searched for among all others.
         superclasses: int, of each label its superclass, such as the alphabet of a character; -1
             for a class without images. None where there are no superclasses.
+        settings: The fields of `Config` that `load_dataset` loaded the images by, which a run
+            records. None for images that come from elsewhere.
 
     Raises:
         DataError: When the splits have images of different shapes or a label has no name.
@@ -195,6 +197,7 @@ class Dataset:
     name: str = "dataset"
     queries: np.ndarray | None = None
     superclasses: np.ndarray | None = None
+    settings: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))

@@ -41,7 +41,8 @@ RETRIEVAL_ROWS = (
     (
         "map_at_r",
         "MAP@R",
-        "mean average precision over the first R neighbors, R being the size of the class",
+        "mean average precision over the first R neighbors, R being the number of other images of "
+        "the class",
         True,
     ),
     ("map", "mAP", "mean average precision over the whole ranking", True),

@@ -18,6 +18,7 @@ from siamese_keras.models.calibration import Calibration
 
 _SEED = 0
 _QUERIES = 10_000  # of a few-shot figure, at least
+_EPISODES = 20_000  # at most: where most classes have one image, few episodes have a query
 _CLASSES, _OTHERS = 1_000, 2_000  # of the figures per class
 _FAR = (1e-3, 1e-1)  # the false accept rates that a threshold is usually chosen for
 
@@ -53,6 +54,8 @@ def open_set_metrics(
         found[name] = _shares(embeddings, labels, {5, 20, int((count >= shots).sum())}, shots)
     if superclasses is not None:
         found["one_shot_within_superclass"] = _shares(embeddings, labels, {5, 20}, 1, superclasses)
+    if not (count > 1).any():
+        return found
     classes = class_figures(embeddings, labels, calibration)
     for name in ("sensitivity", "specificity"):
         values = np.array(classes[name])
@@ -94,7 +97,7 @@ def few_shot(
     In each episode `ways` classes are drawn, and `shots` support images of each, whose mean stands
     for the class. The other images of these classes are queries; a query is right when its class's
     mean is nearer than all others. Classes without another image only distract. Episodes are
-    drawn until there have been 10,000 queries.
+    drawn until there have been 10,000 queries, but no more than 20,000 episodes.
 
     Args:
         embeddings: float `[n, embedding_dim]`.
@@ -133,7 +136,9 @@ def few_shot(
             f"{count.max()}"
         )
     asked, right = np.zeros((2, len(present)), np.int64)
-    while asked.sum() < _QUERIES:
+    for _ in range(_EPISODES):
+        if asked.sum() >= _QUERIES:
+            break
         group = groups[0] if superclasses is None else groups[rng.integers(len(groups))]
         chosen = rng.permutation(group)[:ways]
         place = np.full(len(present), -1)
@@ -156,6 +161,8 @@ def few_shot(
             won = to_own < distance.min(axis=1)
             np.add.at(asked, of[block], 1)
             np.add.at(right, of[block], won)
+    if not asked.any():
+        raise ArgumentError(f"No class of {_EPISODES:,} episodes has more than {shots} images.")
     return float(right.sum() / asked.sum()), _interval(right, asked, rng)
 
 
@@ -212,7 +219,9 @@ def _class_distances(
     other_embeddings, other_classes = embeddings[others], of[others]
     squares = np.square(other_embeddings).sum(axis=1)
     found = []
-    for index in np.sort(rng.permutation(len(present))[:_CLASSES]).tolist():
+    drawn = rng.permutation(len(present))
+    drawn = drawn[np.argsort(count[drawn] == 1, kind="stable")]  # those with same pairs first
+    for index in np.sort(drawn[:_CLASSES]).tolist():
         members = rng.permutation(np.flatnonzero(of == index))[:100]
         own = embeddings[members]
         within = np.sqrt(_squared_distances(own, own))

@@ -182,12 +182,18 @@ def write_comparison_page(
         "comparison.html",
         names=names,
         version=runs[0].facts["siamese_keras"],
-        same_data=len({run.facts["training"].get("data") for run in runs}) == 1,
+        same_data=len({_tested_on(run) for run in runs}) == 1,
         sections=sections,
         fits=fits,
         differing=differing,
         figures=figures,
     )
+
+
+def _tested_on(run: RunResults) -> tuple[Any, ...]:
+    """Return what runs have in common whose figures can be compared."""
+    classes = frozenset(name for name, *_ in run.classes)
+    return run.facts["training"].get("data"), run.metrics["test"].get("num_pairs"), classes
 
 
 def run_folders(folder: Path) -> list[Path]:
@@ -327,7 +333,10 @@ def _write(path: Path, template: str, **content: Any) -> Path:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["figure"] = _figure
-    text = environment.get_template(template).render(content)
+    try:
+        text = environment.get_template(template).render(content)
+    except (jinja2.UndefinedError, TypeError, ValueError) as error:
+        raise ModelError(f"The metrics.json of a run is damaged: {error}") from None
     with atomic_path(path) as temporary:
         # Names of folders may hold bytes that are not UTF-8.
         temporary.write_text(text, encoding="utf-8", errors="replace")

@@ -19,6 +19,7 @@ from keras import layers
 
 from siamese_keras.config import Activation
 from siamese_keras.errors import ArgumentError, ModelError
+from siamese_keras.models.unit_length import UnitNormalization
 
 # Models of `keras.applications`, and the scale and offset of the pixels that each expects. Those
 # without take 0 to 255: their first layers scale it.
@@ -191,7 +192,7 @@ def build_head(
             x = layers.Dense(width, activation="relu", name=f"dense{number}")(x)
     x = layers.Dense(embedding_dim, activation=embedding_activation, name="embedding")(x)
     if unit_length:
-        x = layers.UnitNormalization(name="unit_length")(x)
+        x = UnitNormalization(name="unit_length")(x)
     return keras.Model(entry, x, name="head")
 
 

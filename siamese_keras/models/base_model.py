@@ -11,6 +11,7 @@ from keras import layers
 from siamese_keras.config import Activation, Architecture, Pooling, ShiftAveraging
 from siamese_keras.errors import ArgumentError, check_choice
 from siamese_keras.models.image_ops import edge_strengths, flip_images, shift_images, silhouette
+from siamese_keras.models.unit_length import UnitNormalization
 
 
 def _silhouette_and_edges(x: Any) -> Any:
@@ -21,7 +22,7 @@ def _silhouette_and_edges(x: Any) -> Any:
         edge_strengths, output_shape=(*x.shape[1:3], 4 * x.shape[3]), name="edges"
     )(x)
     edges = layers.AveragePooling2D(4, padding="same", name="edge_blocks")(edges)
-    edges = layers.UnitNormalization(name="unit_edges")(layers.Flatten(name="flat_edges")(edges))
+    edges = UnitNormalization(name="unit_edges")(layers.Flatten(name="flat_edges")(edges))
     edges = layers.Rescaling(2.0, name="scaled_edges")(edges)
     return layers.Concatenate(name="silhouette_and_edges")(
         [layers.Flatten(name="flat_silhouette")(shape), edges]
@@ -144,7 +145,7 @@ def build_base_model(
     if fixed is not None:
         x = layers.Concatenate(name="with_silhouette_and_edges")([fixed, x])
     if unit_length:
-        x = layers.UnitNormalization(name="unit_length")(x)
+        x = UnitNormalization(name="unit_length")(x)
     base = keras.Model(image, x, name="base")
     return extend_base_model(
         base,
@@ -222,11 +223,11 @@ def keep_features(base: keras.Model, norm: float, *, unit_length: bool) -> keras
         kernel_initializer="random_normal",
         name="projection",
     )(base.get_layer("pooling").output)
-    features = layers.UnitNormalization(name="unit_features")(projected)
+    features = UnitNormalization(name="unit_features")(projected)
     features = layers.Rescaling(norm, name="scaled_features")(features)
     x = layers.Concatenate(name="with_features")([base.outputs[0], features])
     if unit_length:
-        x = layers.UnitNormalization(name="whole_unit_length")(x)
+        x = UnitNormalization(name="whole_unit_length")(x)
     return keras.Model(base.inputs[0], x, name="base")
 
 
@@ -282,5 +283,5 @@ def _average(
     embeddings = [network(image)] * weight + [network(view(image)) for view in views]
     x = layers.Average(name="average")(embeddings)
     if unit_length:
-        x = layers.UnitNormalization(name="mean_unit_length")(x)
+        x = UnitNormalization(name="mean_unit_length")(x)
     return keras.Model(image, x, name="base")

@@ -213,9 +213,11 @@ def verify(
             clear = np.abs(distance - calibration.threshold) > tolerance
             if name == "same":
                 difference = np.max(np.abs(found - values) * clear)
-            if not difference <= tolerance:  # so that NaN is refused as well
+            # The steepest slope of the similarity is a quarter of the calibration's.
+            allowed = tolerance * (max(1.0, calibration.slope / 4) if name == "similarity" else 1)
+            if not difference <= allowed:  # so that NaN is refused as well
                 raise ModelError(
                     f"The exported model does not answer as the Keras model does: {name} of "
-                    f"{signature} differs by {difference:g}, where {tolerance:g} is allowed. "
+                    f"{signature} differs by {difference:g}, where {allowed:g} is allowed. "
                     "Nothing was exported."
                 )

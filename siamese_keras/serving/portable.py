@@ -11,6 +11,7 @@ import importlib
 import io
 import logging
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,10 +138,12 @@ def _load_litert(path: Path) -> Ask:
     shape = runners["embed"].get_input_details()["images"]["shape_signature"][1:]
     with held_stderr():  # at the first call LiteRT says which kernels it uses
         runners["embed"](images=np.zeros((1, *shape), np.uint8))
+    one_at_a_time = threading.Lock()  # an interpreter is not made for several threads
 
     def ask(signature: str, inputs: Mapping[str, Batch]) -> dict[str, np.ndarray]:
         plain, arrays = _decoded(signature, inputs, shape)
-        answers: dict[str, np.ndarray] = runners[plain](**arrays)
+        with one_at_a_time:
+            answers: dict[str, np.ndarray] = runners[plain](**arrays)
         return answers
 
     return ask

@@ -19,6 +19,7 @@ from keras import ops
 
 from siamese_keras.errors import ArgumentError
 from siamese_keras.models.distances import pairwise_euclidean_distance
+from siamese_keras.models.unit_length import unit_length
 from siamese_keras.training.losses import check_same_shape
 
 _HUGE = 1e9  # stands for infinity, which would turn into NaN in a gradient
@@ -197,7 +198,7 @@ class _BatchLoss(keras.losses.Loss):
                 f"Embeddings must have the shape [batch, embedding_dim]. Received: {y_pred.shape}"
             )
         if self.unit_length:
-            y_pred = ops.normalize(y_pred, axis=-1, epsilon=1e-12)
+            y_pred = unit_length(y_pred)
         distance = pairwise_euclidean_distance([y_pred, y_pred])
         different = ops.not_equal(ops.expand_dims(labels, 1), ops.expand_dims(labels, 0))
         not_itself = ops.logical_not(ops.cast(ops.eye(ops.shape(labels)[0]), "bool"))

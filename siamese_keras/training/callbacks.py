@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import signal
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from siamese_keras.errors import TrainingError
 from siamese_keras.evaluation.protocol import embeddings_auc
@@ -22,6 +24,8 @@ from siamese_keras.models.embedder import batch_size_of
 from siamese_keras.progress import progress_line
 from siamese_keras.training.distribution import Replicas
 from siamese_keras.training.state import TrainingState
+
+_COMPILED_FROM = 2000  # images: compiling takes longer than it saves for fewer
 
 
 class ValidationAUC(keras.callbacks.Callback):
@@ -43,15 +47,17 @@ class ValidationAUC(keras.callbacks.Callback):
         self, base: keras.Model, values: np.ndarray, labels: np.ndarray, replicas: Replicas
     ):
         super().__init__()
-        self._base, self._replicas = base, replicas
-        self._values, self._labels = values, labels
+        self._values, self._labels, self._replicas = values, labels, replicas
+        self._embed = functools.partial(base, training=False)
+        if len(values) >= _COMPILED_FROM:
+            signature = [tf.TensorSpec([None, *values.shape[1:]], values.dtype)]
+            self._embed = tf.function(self._embed, input_signature=signature)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Embed the validation images."""
-        # Not compiled, which would take longer than it saves.
         size = batch_size_of(self._values.shape[1:])
         batches = [
-            np.asarray(self._base(self._values[start : start + size], training=False))
+            np.asarray(self._embed(self._values[start : start + size]))
             for start in range(0, len(self._values), size)
         ]
         if logs is not None:
@@ -194,8 +200,11 @@ class History(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Add a row and write the file."""
-        for name, value in (logs or {}).items():
-            self.columns.setdefault(name, []).append(float(value))
+        logs = logs or {}
+        epochs = max(map(len, self.columns.values()), default=0)
+        for name in {**self.columns, **logs}:  # a callback may log some figures now and then
+            column = self.columns.setdefault(name, [math.nan] * epochs)
+            column.append(float(logs.get(name, math.nan)))
         if self.path is not None:
             write_columns(self.path, self.columns)
 

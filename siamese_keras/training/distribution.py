@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from siamese_keras.errors import ArgumentError, TrainingError, plain_reason
+from siamese_keras.errors import ArgumentError, TrainingError, check_count, plain_reason
 
 # What TensorFlow raises when it waits for a worker that does not answer.
 _LOST = (
@@ -170,6 +170,8 @@ def replicas_for(devices: int | None) -> Replicas:
     found = gpus or tf.config.list_logical_devices("CPU")
     if devices is None:
         devices = len(gpus)
+    else:
+        check_count("devices", devices, least=1)
     if devices > len(found):
         raise ArgumentError(
             f"`devices` must be at most {len(found)}, the number of devices. Received: {devices}"

@@ -21,7 +21,8 @@ class Muon(keras.optimizers.Muon):
     Here, as in the original, a kernel `[height, width, channels, filters]` is taken as a matrix
     with a column for each filter.
 
-    Args: as `keras.optimizers.Muon`, without weight decay by default.
+    Args: as `keras.optimizers.Muon`, without weight decay by default. `exclude_layers` and
+    `exclude_embeddings` have no effect.
 
     Reference:
         Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024),
@@ -54,6 +55,8 @@ class Muon(keras.optimizers.Muon):
 
     def lr_adjust(self, x: Any) -> Any:
         """Scale a step to the root mean square of a step of Adam."""
+        if self.rms_rate is None:
+            return x
         return x * self.rms_rate * math.sqrt(max(math.prod(x.shape[:-1]), x.shape[-1]))
 
 

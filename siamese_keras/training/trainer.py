@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from siamese_keras.config import Config
 from siamese_keras.data.open_set import hold_out_classes
@@ -68,7 +69,8 @@ def fit(
     Args:
         dataset: Images of all classes, unseen ones too. With validation and test classes that
             are not in the training data, threshold and report are of these.
-        config: The settings, or the name of a preset.
+        config: The settings, or the name of a preset. Those of the dataset give way to what it was
+            loaded by.
         run_dir: Folder to write the run to, new or empty unless `resume`; without it nothing is
             written.
         base_model: A functional Keras model of your own, image -> embedding, in place of the one
@@ -106,6 +108,7 @@ def fit(
         )
     config = as_config(config)
     config = config if seed is None else dataclasses.replace(config, seed=seed)
+    config = _of_dataset(config, dataset)
     if tensorboard and run_dir is None:
         raise ArgumentError("`tensorboard` needs a `run_dir` to write the logs to.")
     seen, unseen = hold_out_classes(dataset, config.unseen_classes)
@@ -145,6 +148,15 @@ def fit(
         )
         with lost_worker(replicas):
             return _fit(dataset, seen, config, folder, base_model, state, fit_stage)
+
+
+def _of_dataset(config: Config, dataset: Dataset) -> Config:
+    """Return the settings with what the dataset was loaded by, for the run to record."""
+    if dataset.settings is None:
+        return dataclasses.replace(config, dataset=dataset.name)
+    settings = dict(dataset.settings)
+    settings["unseen_classes"] = config.unseen_classes or settings["unseen_classes"]
+    return dataclasses.replace(config, **settings)
 
 
 def _fit(
@@ -217,6 +229,13 @@ def _fit_whole(
                 "`base_model` must be a functional model that takes images of "
                 f"{dataset.image_shape}, as the dataset has them. Received: input_shape={shape}"
             )
+        if config.unit_length and config.loss != "contrastive":
+            norms = np.linalg.norm(np.asarray(base(dataset.train.images[:8])), axis=-1)
+            if not np.allclose(norms, 1, atol=1e-2):
+                raise ArgumentError(
+                    f"`base_model` must give embeddings of length 1 for the loss {config.loss}: "
+                    f"end it with `UnitNormalization`. Received: lengths up to {norms.max():.3g}"
+                )
         _extended(base, config)  # raises now, not after the training, when that cannot be done
     built.append(base)
     outer = build_outer_model(base, all_pairs=config.pairs == "all")

@@ -1,5 +1,6 @@
 """CSV files: lists of image files, and pixels."""
 
+import os
 import shutil
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from siamese_keras.data.csv_files import load_csv
 from siamese_keras.data.datasets import load_dataset
 from siamese_keras.data.image_folder import load_image_folder
+from siamese_keras.errors import DataError
 
 
 def rows_of(photos):
@@ -90,3 +92,17 @@ def test_lists_of_train_and_test_may_be_two_files(photos):
     assert (len(source.train), len(source.test)) == (18, 18)
     expected = load_image_folder(photos)
     assert source.class_names == expected.class_names
+
+
+def test_labels_that_are_not_utf_8_become_names_that_can_be_written(photos):
+    lines = [b"path,label"]
+    for i, file in enumerate(sorted(photos.rglob("*.png"))):
+        lines.append(os.fsencode(file.relative_to(photos)) + [b",caf\xe9", b",bar"][i % 2])
+    (photos / "labels.csv").write_bytes(b"\n".join(lines))
+    assert load_csv(photos / "labels.csv").class_names == ("bar", "caf\\xe9")
+
+
+def test_a_path_that_no_file_can_have_is_named_with_its_line(photos):
+    (photos / "labels.csv").write_text("path,label\na\0b.png,bag\n")
+    with pytest.raises(DataError, match="line 2: path must not hold the character NUL"):
+        load_csv(photos / "labels.csv")

@@ -16,7 +16,6 @@ from siamese_keras.data.datasets import (
     load_config_dataset,
     load_dataset,
     load_local,
-    resolved_config,
 )
 from siamese_keras.data.idx import IDX_FILES, read_idx
 from siamese_keras.errors import ArgumentError, DataError
@@ -168,13 +167,13 @@ def test_files_of_your_own_need_a_folder(name):
 def test_without_a_size_images_get_one_that_the_run_records(photos):
     dataset = load_dataset("folder", photos, validation_size=6)
     assert dataset.image_shape == (28, 28, 1)
-    config = resolved_config(Config(dataset="folder", validation_size=6), dataset)
+    config = Config(**dataset.settings)
     assert (config.image_size, config.color_mode) == (28, "grayscale")
     Image.new("RGB", (500, 90), "red").save(photos / "bag" / "large.png")
     again = load_config_dataset(config, photos)
     assert again.image_shape == (28, 28, 1)
     config = Config(dataset="idx", validation_size=100)
-    assert resolved_config(config, load_config_dataset(config, SAMPLE)) == config
+    assert Config(**load_config_dataset(config, SAMPLE).settings) == config
 
 
 @pytest.mark.parametrize("size", [9, 19, 581, 591])
@@ -426,3 +425,19 @@ def test_a_named_folder_is_looked_in_and_nowhere_else(empty_machine, fashion_mni
     damaged = shutil.copytree(SAMPLE, empty_machine / "damaged")
     with pytest.raises(DataError, match="is not the published file"):
         load_dataset("fashion_mnist", damaged)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"validation_size": 100.5}, "`validation_size` must be an integer of at least 0"),
+        ({"validation_size": -1}, "`validation_size` must be an integer of at least 0"),
+        ({"image_size": -1}, "`image_size` must be an integer of at least 0"),
+        ({"unseen_classes": "12"}, "`unseen_classes` must be a list of classes"),
+        ({"color_mode": "grayscale"}, "`color_mode` is for image files"),
+        ({"strict": True}, "`strict` is for image files"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(arguments, message):
+    with pytest.raises(ArgumentError, match=message):
+        load_dataset("idx", SAMPLE, **arguments)

@@ -19,6 +19,7 @@ from siamese_keras.data.decode import (
     photo_fitter,
     scale_to_fit,
 )
+from siamese_keras.errors import DataError
 
 GRAY, COLOR = (28, 28, 1), (28, 28, 3)
 
@@ -237,3 +238,8 @@ def test_the_fitter_gives_the_pixels_of_the_graph(rng, shape, kind):
     if kind != "transparent":
         image[..., 3] = 255
     np.testing.assert_array_equal(photo_fitter(shape)(image), fit_image(tf.constant(image), shape))
+
+
+def test_files_are_not_for_models_of_other_channels():
+    with pytest.raises(DataError, match="images of 4 channels, as arrays alone"):
+        photo_fitter((8, 8, 4))

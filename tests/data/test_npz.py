@@ -3,6 +3,7 @@ import pytest
 
 from siamese_keras.data.datasets import load_dataset
 from siamese_keras.data.npz import load_npz
+from siamese_keras.errors import DataError
 
 
 @pytest.fixture
@@ -44,3 +45,21 @@ def test_color_and_train_alone(tmp_path, arrays):
     source = load_npz(tmp_path / "color.npz")
     assert source.train.images.shape == (500, 28, 28, 3)
     assert source.test is None
+
+
+def test_a_damaged_file_is_one_line(tmp_path, arrays):
+    path = tmp_path / "damaged.npz"
+    np.savez_compressed(path, **arrays)
+    content = bytearray(path.read_bytes())
+    content[200:260] = bytes(60)  # within the first array
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"must be an \.npz file of arrays"):
+        load_npz(path)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_part_without_images_is_refused(tmp_path, arrays, part):
+    arrays |= {f"x_{part}": arrays["x_test"][:0], f"y_{part}": arrays["y_test"][:0]}
+    np.savez(tmp_path / "empty.npz", **arrays)
+    with pytest.raises(DataError, match=f"must hold {part} images. Received: none"):
+        load_npz(tmp_path / "empty.npz")

@@ -21,6 +21,15 @@ def test_a_name_that_is_a_number_is_taken_as_a_name(sample):
     assert set(unseen.labels) == {0, 2}
 
 
+def test_names_that_differ_in_case_alone_are_different_classes(sample):
+    names = ("A", "a", "b", *sample.class_names[3:])
+    dataset = Dataset(sample.train, sample.validation, sample.test, names)
+    _, unseen = hold_out_classes(dataset, ["a", "B"])
+    assert set(unseen.labels) == {1, 2}
+    _, unseen = hold_out_classes(dataset, ["A", "a"])
+    assert set(unseen.labels) == {0, 1}
+
+
 def test_unseen_classes_are_held_out_by_name_or_number(sample):
     seen, unseen = hold_out_classes(
         Dataset(sample.train, sample.validation, sample.test, FASHION_MNIST_CLASSES),

@@ -74,3 +74,9 @@ def test_a_file_that_is_no_list_of_pairs_is_named(folder):
         read_pair_file(folder / "missing.csv", SHAPE)
     with pytest.raises(DataError, match=r"a\.png` cannot be read"):
         read_pair_file(folder / "a.png", SHAPE)
+
+
+def test_a_path_that_no_file_can_have_is_named_with_its_line(tmp_path):
+    (tmp_path / "pairs.csv").write_text("left,right,same\na\0.png,b.png,1\n")
+    with pytest.raises(DataError, match="line 2: paths must not hold the character NUL"):
+        read_pair_file(tmp_path / "pairs.csv", (28, 28, 1))

@@ -1,6 +1,8 @@
 """Image files as pixels, against Pillow, and against the graph of an exported model."""
 
 import io
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -183,3 +185,10 @@ def test_every_file_is_the_same_in_training_and_in_predict(tmp_path):
         with Image.open(file.path) as opened:
             expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGBA"))
         np.testing.assert_array_equal(fit_image(tf.constant(expected), shape), image)
+
+
+def test_reading_in_threads_leaves_the_warnings_of_the_program(tmp_path):
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(read_photo, [palette(b"\x40\x80")] * 200))
+    assert warnings.filters == before

@@ -271,3 +271,9 @@ def test_images_are_the_datasets_own_without_augmentation(sample):
     for inputs, _ in pipeline.as_numpy_iterator():
         for side in inputs.values():
             assert {image.tobytes() for image in side} <= known
+
+
+@pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("batch_size", 1.5), ("seed", -1)])
+def test_numbers_out_of_range_are_refused(sample, name, value):
+    with pytest.raises(ArgumentError, match=f"`{name}` must be an integer of at least"):
+        pair_pipeline(sample.train.images, sample.train.labels, **{name: value})

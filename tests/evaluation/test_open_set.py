@@ -204,3 +204,25 @@ def test_two_small_classes_have_what_they_can_have(rng):
     assert list(found["one_shot"]) == ["2_way", "2_way_ci95"]
     assert found["five_shot"] == {}
     assert all(np.isfinite(found[name]) for name in ("opis", "sensitivity"))
+
+
+def test_where_every_class_has_one_image_there_are_no_figures_of_same_pairs(rng):
+    found = open_set_metrics(*clouds(rng, [1] * 8), Calibration(threshold=1.0, slope=2.0))
+    assert found == {
+        "num_classes": 8, "num_images": 8, "single_images": 8, "one_shot": {}, "five_shot": {}
+    }  # fmt: skip
+
+
+def test_of_very_many_classes_those_with_same_pairs_are_looked_at(rng):
+    figures = class_figures(
+        *clouds(rng, [1] * 3000 + [2] * 3), Calibration(threshold=1.0, slope=2.0)
+    )
+    assert len(figures["label"]) == 1000
+    assert {3010, 3011, 3012} <= set(figures["label"])
+
+
+def test_few_shot_ends_where_hardly_any_class_can_be_asked_about(rng, monkeypatch):
+    monkeypatch.setattr("siamese_keras.evaluation.open_set._EPISODES", 40)
+    embeddings, labels = clouds(rng, [1] * 500 + [2])
+    with pytest.raises(ArgumentError, match="No class of 40 episodes has more than 1 images"):
+        few_shot(embeddings, labels, ways=2, shots=1, seed=0)

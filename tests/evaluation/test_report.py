@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from siamese_keras.data.splits import Split
 from siamese_keras.errors import DataError, ModelError
 from siamese_keras.evaluation.baselines import BASELINES
 from siamese_keras.evaluation.open_set import open_set_metrics
-from siamese_keras.evaluation.report import Report, evaluate, summarize
+from siamese_keras.evaluation.report import Report, _score_baselines, evaluate, summarize
 from siamese_keras.models.calibration import Calibration
 
 VERIFICATION = {
@@ -242,6 +243,12 @@ def test_hard_pairs_need_test_images():
     test = {0: (0, 0), 1: (0, 8), 3: (200, 200), 4: (200, 208)}
     found = evaluate(as_points, WIDE, points(FAR, validation, test)).metrics
     assert found["test_hard"]["accuracy"] == 0.5
+
+
+def test_a_class_without_validation_images_is_not_its_own_rival():
+    validation = {1: (50, 50), 3: (200, 200), 4: (120, 120)}
+    found = evaluate(as_points, WIDE, points(FAR, validation, validation | {0: (0, 0)})).metrics
+    assert found["test_hard"]["accuracy"] == 1
 
 
 def test_hard_pairs_are_harder(report):
@@ -605,7 +612,7 @@ def test_an_exported_model_is_evaluated_as_well(report, exported, sample):
 
 
 def test_a_model_without_its_calibration_is_not_evaluated(tiny, sample):
-    with pytest.raises(ModelError, match="keeps its calibration"):
+    with pytest.raises(ModelError, match="does not tell its calibration"):
         Verifier.of_model(tiny.outer_model, None, config=tiny.config).evaluate(sample)
 
 
@@ -631,3 +638,23 @@ def test_summary_of_reports(report, unseen_report):
     assert "10_way" not in summary["one_shot"]
     assert set(summary["retrieval"]) == RETRIEVAL | {"nmi"}
     json.dumps(summary, allow_nan=False)
+
+
+def test_test_classes_of_one_image_are_not_asked_about_in_one_shot_trials(rng):
+    images = rng.integers(0, 256, (260, 6, 6, 1), np.uint8)
+    labels = np.repeat(np.arange(26), 10)
+    test = np.concatenate([np.arange(200, 241), [250]])  # 4 classes of 10 images, 2 of one
+    dataset = Dataset(
+        Split(images[:100], labels[:100]), Split(images[100:200], labels[100:200]),
+        Split(images[test], labels[test]), tuple(map(str, range(26))),
+    )  # fmt: skip
+    metrics = evaluate(lambda x: x.reshape(len(x), -1) / 255.0, WIDE, dataset).metrics
+    assert "5_way" not in metrics["one_shot"]
+
+
+def test_baselines_are_left_out_where_they_would_fill_the_memory(sample, caplog, monkeypatch):
+    monkeypatch.setattr("siamese_keras.evaluation.report._BASELINE_VALUES", 1000)
+    with caplog.at_level(logging.INFO, logger="siamese_keras"):
+        found = _score_baselines(None, sample, None, None)
+    assert found == {}
+    assert "Leaving the baselines out: 156,800 pixel values are too many." in caplog.text

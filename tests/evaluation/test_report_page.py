@@ -186,3 +186,19 @@ def test_a_dark_page_for_those_who_prefer_it(scored, browser):
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         found.append(browser.execute_script(brightness))
     assert found[0] > 700 and found[1] < 120
+
+
+def test_runs_that_were_tested_on_other_classes_are_not_ranked(scored, run, tmp_path):
+    """As with and without `--unseen-classes`, of one dataset."""
+    lines = (run / "classes.csv").read_text().splitlines(keepends=True)
+    (run / "classes.csv").write_text("".join(lines[:-1]))
+    page = write_comparison_page([scored, run], tmp_path / "comparison.html").read_text()
+    assert "cannot be compared" in page
+    assert 'best">' not in page
+
+
+def test_metrics_of_another_kind_are_named_as_damaged(run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    edit(run / "metrics.json", test={**metrics["test"], "roc_auc": "high"})
+    with pytest.raises(ModelError, match=r"The metrics\.json of a run is damaged"):
+        write_run_page(run)

@@ -16,7 +16,7 @@ def test_an_export_has_a_card_of_its_data_and_limits(exported, tiny):
     card = (exported / MODEL_CARD).read_text()
     assert card.startswith("# tiny\n")
     assert "500 for training, 100 for validation and the threshold, 200 for the test" in card
-    assert f"up to a distance of {tiny.threshold:.4f}." in card
+    assert f"when their distance is at most {tiny.threshold:.4f}." in card
     assert "## Limits" in card
 
 
@@ -36,3 +36,15 @@ def test_many_classes_and_held_out_ones(exported):
     assert "- Classes (31): class0, " in card and "class29, ...\n" in card
     assert "- Classes held out of the training: boot, bag\n" in card
     assert "was not scored" in card
+
+
+def test_a_chosen_threshold_is_not_passed_off_as_the_one_that_was_scored(exported):
+    facts = information(exported)
+    test = {"accuracy": 0.9, "accuracy_ci95": [0.8, 1], "num_pairs": 9, "threshold": 0.7}
+    metrics = {"test": {**test, "roc_auc": 1, "eer": 0}, "retrieval": {"recall_at_1": 1}}
+    fitted = model_card({**facts, "threshold": 0.7, "midpoint": 0.7, "metrics": metrics})
+    assert "| accuracy on 9 pairs, half of them same |" in fitted
+    assert "The threshold is meant for equal numbers of same and different pairs." in fitted
+    chosen = model_card({**facts, "threshold": 0.2, "midpoint": 0.7, "metrics": metrics})
+    assert "| accuracy on 9 pairs, half of them same, at the distance 0.7000 |" in chosen
+    assert "For equal numbers of same and different pairs it is\n  0.7000." in chosen

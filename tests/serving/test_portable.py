@@ -2,6 +2,7 @@
 
 import io
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
@@ -250,3 +251,20 @@ def test_the_newest_version_is_found_but_it_is_not_the_only_model(small_versions
     (tmp_path / "cats-portable").symlink_to(version.parent)
     (tmp_path / "cats" / "3").mkdir(parents=True)
     assert only_model(tmp_path) == Path(tmp_path / "cats")
+
+
+def test_several_threads_may_ask(versions, tiny, sample, form):
+    """As they do in an index: their answers must not be mixed up."""
+    verifier = load_verifier(versions[form])
+    batches = [sample.train.images[start : start + 7 + start % 3] for start in range(0, 400, 10)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(verifier.embed, batches))
+    for batch, embeddings in zip(batches, found, strict=True):
+        np.testing.assert_allclose(embeddings, tiny.embed(batch), atol=1e-4)
+
+
+def test_a_steep_similarity_may_differ_by_as_much_as_its_slope(tmp_path):
+    """Distances that agree to 1e-6 differ in a similarity of slope 400 by 1e-4."""
+    steep = Calibration(threshold=0.5, slope=400.0)
+    version = export(small_model(), steep, tmp_path / "steep", format="litert", quantize="int8")
+    assert load_verifier(version).threshold == 0.5

@@ -99,6 +99,15 @@ def test_the_history_file_is_whole_after_every_epoch(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["history.csv"]
 
 
+def test_a_figure_that_is_logged_now_and_then_has_gaps(tmp_path):
+    history = History({}, tmp_path / "history.csv")
+    for epoch, figures in enumerate([{"loss": 3.0}, {"loss": 2.0, "own": 0.5}, {"loss": 1.0}]):
+        history.on_epoch_end(epoch, figures)
+    found = read_columns(tmp_path / "history.csv")
+    assert found["loss"] == [3.0, 2.0, 1.0]
+    np.testing.assert_array_equal(found["own"], [np.nan, 0.5, np.nan])
+
+
 @pytest.fixture
 def interruptible():
     """Ctrl-C as in a terminal, also where the tests run in the background and ignore it."""

@@ -684,3 +684,22 @@ def test_what_does_not_go_with_a_backbone_is_refused(sample, backbone_file):
         dataclasses.replace(config, kept_features=0.5)
     with pytest.raises(ArgumentError, match="`fine_tune` needs a `backbone`"):
         dataclasses.replace(TINY, fine_tune=2)
+
+
+def test_a_run_records_what_the_images_were_loaded_by(sample):
+    """Whatever the settings say: `evaluate` loads the same images by them."""
+    config = fit(sample, dataclasses.replace(TINY, dataset="kmnist"), verbose=0).config
+    assert (config.dataset, config.validation_size) == ("idx", 100)
+    own = Dataset(sample.train, sample.validation, sample.test, sample.class_names, name="mine")
+    assert fit(own, TINY, verbose=0).config.dataset == "mine"
+
+
+def test_a_model_of_your_own_must_have_the_length_that_a_loss_assumes(sample):
+    with pytest.raises(ArgumentError, match="`base_model` must give embeddings of length 1"):
+        fit(sample, "many-classes", base_model=own_model(), verbose=0)
+
+
+@pytest.mark.parametrize("devices", [0, -1])
+def test_fewer_than_one_device_is_refused(sample, devices):
+    with pytest.raises(ArgumentError, match="`devices` must be an integer of at least 1"):
+        fit(sample, TINY, devices=devices, verbose=0)
