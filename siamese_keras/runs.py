@@ -14,15 +14,27 @@ import keras
 from siamese_keras._version import __version__
 from siamese_keras.config import Config
 from siamese_keras.errors import ModelError
-from siamese_keras.files import atomic_path, read_columns, write_columns, write_json
+from siamese_keras.files import (
+    atomic_path,
+    read_columns,
+    write_columns,
+    write_json,
+    writing_folder,
+)
 from siamese_keras.models import base_model as _registers_its_functions  # noqa: F401
 from siamese_keras.models.calibration import Calibration
+from siamese_keras.models.false_accepts import (
+    FILE as FALSE_ACCEPTS,
+)
 from siamese_keras.models.false_accepts import (
     FalseAccepts,
     read_false_accepts,
     write_false_accepts,
 )
 from siamese_keras.models.outer_model import base_model_of
+
+_REPORT = ("metrics.json", "classes.csv", "embeddings.npz", "report.html")  # and `figures/`
+_STALE_SECONDS = 3600.0  # longer than any writing of a run takes
 
 
 def save_models(folder: Path, config: Config, outer: keras.Model) -> None:
@@ -41,11 +53,11 @@ def save_run(
     history: Mapping[str, list[float]],
     facts: Mapping[str, Any],
     false_accepts: FalseAccepts | None = None,
-    metrics: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a run into `folder`; `model.json`, which completes it, comes last.
+    """Write a run into `folder`, in place of a run that was there and of its report.
 
-    What another run left there is removed first: an interrupted writing leaves no mixture of both.
+    What was there stays when the run cannot be written. `model.json`, which completes a run, goes
+    first and comes last: an interruption leaves no mixture of two runs that could be loaded.
 
     Args:
         folder: The folder; it is created when it is missing.
@@ -55,21 +67,20 @@ def save_run(
         history: Of each figure the value after every epoch.
         facts: `name`, `class_names` and `training`, as the attributes of `Verifier`.
         false_accepts: Table of false accepts by threshold.
-        metrics: Content of `metrics.json`, if the model was scored.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("model.json", "metrics.json", "classes.csv", "embeddings.npz", "report.html"):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "figures", ignore_errors=True)
-    save_models(folder, config, outer)
-    write_columns(folder / "history.csv", history)
-    content = {"siamese_keras": __version__, **facts, **dataclasses.asdict(calibration)}
-    write_false_accepts(folder, false_accepts)
-    if false_accepts is not None:
-        content["false_accepts"] = false_accepts.summary()
-    if metrics is not None:
-        write_json(folder / "metrics.json", metrics)
-    write_json(folder / "model.json", content)
+    with writing_folder(folder, stale_seconds=_STALE_SECONDS) as written:
+        save_models(written, config, outer)
+        write_columns(written / "history.csv", history)
+        content = {"siamese_keras": __version__, **facts, **dataclasses.asdict(calibration)}
+        write_false_accepts(written, false_accepts)
+        if false_accepts is not None:
+            content["false_accepts"] = false_accepts.summary()
+        write_json(written / "model.json", content)
+        for name in ("model.json", *_REPORT, FALSE_ACCEPTS):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "figures", ignore_errors=True)
+        for path in sorted(written.iterdir(), key=lambda path: path.name == "model.json"):
+            path.replace(folder / path.name)
 
 
 def load_run(path: Path) -> tuple[keras.Model, dict[str, Any]]:

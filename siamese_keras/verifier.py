@@ -661,10 +661,7 @@ class Verifier:
 
         outer, calibration, config = self._trained("saved")
         facts = {"name": self.name, "class_names": self.class_names, "training": self.training}
-        save_run(
-            Path(folder), config, outer, calibration, self.history, facts, self.false_accepts,
-            self.metrics,
-        )  # fmt: skip
+        save_run(Path(folder), config, outer, calibration, self.history, facts, self.false_accepts)
 
     def export(
         self,

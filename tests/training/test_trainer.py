@@ -37,11 +37,14 @@ class Record(keras.callbacks.Callback):
         self.rates.append(float(self.model.optimizer.learning_rate))
 
 
-def own_model(shape=(28, 28, 1), *, scale=1 / 255):
+def own_model(shape=(28, 28, 1), *, scale=1 / 255, unit_length=False):
     keras.utils.set_random_seed(0)
     image = keras.Input(shape, name="x")
     x = keras.layers.Flatten()(keras.layers.Rescaling(scale)(image))
-    return keras.Model(image, keras.layers.Dense(4)(x), name="mine")
+    x = keras.layers.Dense(4)(x)
+    if unit_length:
+        x = keras.layers.UnitNormalization()(x)
+    return keras.Model(image, x, name="mine")
 
 
 def sequential_model():
@@ -137,9 +140,10 @@ def test_every_preset_trains(preset, sample, backbone_file):
 
 def test_a_preset_is_trained_by_its_name(sample):
     named = fit(sample, "open-set", base_model=own_model(), verbose=0)
-    assert named.config == PRESETS["open-set"]
+    assert named.config == dataclasses.replace(PRESETS["open-set"], **sample.settings)
     default = fit(sample, base_model=own_model(), verbose=0)
-    assert default.config == PRESETS["fast"] == Config()
+    assert default.config == Config(**sample.settings)
+    assert PRESETS["fast"] == Config()
     assert default.training["epochs"] == Config().epochs
 
 
@@ -196,7 +200,8 @@ def frozen(sample):
     @functools.cache
     def train(**settings):
         config = dataclasses.replace(SHORT, learning_rate=1e-12, margin=1.6, **settings)
-        return fit(sample, config, base_model=own_model(), verbose=0)
+        own = own_model(unit_length=config.loss != "contrastive")
+        return fit(sample, config, base_model=own, verbose=0)
 
     return train
 
