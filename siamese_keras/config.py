@@ -20,7 +20,7 @@ Augmentation = Literal["none", "shift", "shift-erase", "flip-shift", "flip-shift
 AugmentationChoice = Literal[
     "auto", "none", "shift", "shift-erase", "flip-shift", "flip-shift-erase"
 ]
-Architecture = Literal["cnn", "resnet", "mlp", "silhouette-edges"]
+Architecture = Literal["cnn", "resnet", "mlp"]
 Pooling = Literal["flatten", "average", "max"]
 FlipAveraging = Literal["no", "yes", "auto"]
 ShiftAveraging = Literal["no", "left", "all"]

@@ -22,23 +22,19 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
             shift_averaging="left",
             epochs=30,
         ),
-        # For classes that training does not show. Silhouette and edges stay in the embedding, one
-        # linear layer adds what separates the classes that are seen, and one epoch of it is enough:
-        # more of either makes the network forget what its classes do not need.
+        # For unseen classes where there are few to learn from. A linear map of the pixels and one
+        # epoch: a larger network or more epochs forget more of what its classes do not need.
         "open-set": Config(
             augment="flip-shift",
-            architecture="silhouette-edges",
-            unit_length=False,
-            margin=6.0,
-            positive_margin=3.0,
-            weighting="balanced",
+            architecture="mlp",
+            embedding_dim=128,
             epochs=1,
             min_steps=0,
             optimizer="adam",
             learning_rate=1e-3,
             bfloat16=False,
         ),
-        # For many classes with few images each, and for classes that training does not show.
+        # For many classes with few images each, and for unseen classes.
         "many-classes": Config(
             augment="shift",
             architecture="resnet",

@@ -10,23 +10,8 @@ from keras import layers
 
 from siamese_keras.config import Activation, Architecture, Pooling, ShiftAveraging
 from siamese_keras.errors import ArgumentError, check_choice
-from siamese_keras.models.image_ops import edge_strengths, flip_images, shift_images, silhouette
+from siamese_keras.models.image_ops import flip_images, shift_images
 from siamese_keras.models.unit_length import UnitNormalization
-
-
-def _silhouette_and_edges(x: Any) -> Any:
-    """Share of silhouette and strength of edges in blocks of 4 x 4 pixels; edges of length 2."""
-    shape = layers.Lambda(silhouette, output_shape=x.shape[1:], name="silhouette")(x)
-    shape = layers.AveragePooling2D(4, padding="same", name="silhouette_blocks")(shape)
-    edges = layers.Lambda(
-        edge_strengths, output_shape=(*x.shape[1:3], 4 * x.shape[3]), name="edges"
-    )(x)
-    edges = layers.AveragePooling2D(4, padding="same", name="edge_blocks")(edges)
-    edges = UnitNormalization(name="unit_edges")(layers.Flatten(name="flat_edges")(edges))
-    edges = layers.Rescaling(2.0, name="scaled_edges")(edges)
-    return layers.Concatenate(name="silhouette_and_edges")(
-        [layers.Flatten(name="flat_silhouette")(shape), edges]
-    )
 
 
 def _convolution(x: Any, filters: int, name: str, *, pool: bool = False) -> Any:
@@ -44,10 +29,6 @@ def _convolution(x: Any, filters: int, name: str, *, pool: bool = False) -> Any:
     # The statistics follow the weights at once: a short training has some hundred steps.
     x = layers.BatchNormalization(momentum=0.9, name=f"norm{name}")(x)
     return layers.ReLU(name=f"relu{name}")(x)
-
-
-def _small_normal(embedding_dim: int) -> keras.initializers.Initializer:
-    return keras.initializers.RandomNormal(stddev=0.2 / embedding_dim**0.5)
 
 
 _POOLING: dict[str, Any] = {
@@ -82,17 +63,13 @@ def build_base_model(
         image_shape: Height, width and channels, each at least 1.
         architecture: `"cnn"`: for each of `filters` a 3 x 3 convolution, 2 x 2 max pooling, batch
             normalization and ReLU; `"resnet"`: the same, with two more convolutions and a shortcut
-            around them before each pooling but the first; `"mlp"`: the image as a vector; or
-            `"silhouette-edges"`: silhouette and edges in blocks of 4 x 4 pixels, which stay in the
-            embedding beside a learned part, so that training cannot forget them; for classes that
-            were never seen.
+            around them before each pooling but the first; or `"mlp"`: the image as a vector.
         filters: Filters of each block of convolutions.
         pooling: What follows the last block: `"flatten"` keeps every position apart, `"average"`
             and `"max"` pool over all positions, instead of the last 2 x 2 pooling.
         units: Units of the dense ReLU layers between these and the embedding.
         dropout: Dropout rate after each of these dense layers, at least 0 and below 1.
-        embedding_dim: Length of the embedding, at least 1; of its learned part with
-            `"silhouette-edges"`.
+        embedding_dim: Length of the embedding, at least 1.
         embedding_activation: Activation of the layer that makes the embedding.
         unit_length: Scale every embedding to Euclidean length 1, so that distances lie in [0, 2].
         kept_features: Norm of the features that `keep_features` keeps; 0 keeps none.
@@ -101,8 +78,7 @@ def build_base_model(
 
     Returns:
         Model named `base`: uint8 `[batch, height, width, channels]`, 0 to 255, to float32
-        `[batch, embedding_dim]`. The embedding is longer with `"silhouette-edges"`, by its fixed
-        part, and twice as long with `kept_features`.
+        `[batch, embedding_dim]`, twice as long with `kept_features`.
 
     Raises:
         ArgumentError: When a choice is unknown, or `kept_features` is asked of an architecture
@@ -114,7 +90,6 @@ def build_base_model(
     check_choice("shift_averaging", shift_averaging, ShiftAveraging)
     image = keras.Input(image_shape, dtype="uint8", name="image")
     x = layers.Rescaling(1 / 255, name="rescaling")(image)
-    fixed = None
     if architecture in ("cnn", "resnet"):
         for block, width in enumerate(filters, start=1):
             pool = block < len(filters) or pooling == "flatten"
@@ -127,23 +102,13 @@ def build_base_model(
                 if pool:
                     x = layers.MaxPooling2D(padding="same", name=f"pool{block}")(x)
         x = _POOLING[pooling](name="pooling")(x)
-    elif architecture == "mlp":
-        x = layers.Flatten(name="flatten")(x)
     else:
-        x = fixed = _silhouette_and_edges(x)
+        x = layers.Flatten(name="flatten")(x)
     for number, width in enumerate(units, start=1):
         x = layers.Dense(width, activation="relu", name=f"dense{number}")(x)
         if dropout:
             x = layers.Dropout(dropout, name=f"dropout{number}")(x)
-    x = layers.Dense(
-        embedding_dim,
-        activation=embedding_activation,
-        # Beside fixed features the learned part starts small, so that they count from the start.
-        kernel_initializer="glorot_uniform" if fixed is None else _small_normal(embedding_dim),
-        name="embedding",
-    )(x)
-    if fixed is not None:
-        x = layers.Concatenate(name="with_silhouette_and_edges")([fixed, x])
+    x = layers.Dense(embedding_dim, activation=embedding_activation, name="embedding")(x)
     if unit_length:
         x = UnitNormalization(name="unit_length")(x)
     base = keras.Model(image, x, name="base")

@@ -125,7 +125,7 @@ def test_an_onnx_file_embeds_by_name(versions, tiny, sample):
     [
         ((12, 10, 3), {"architecture": "resnet", "flip_averaging": True}),
         ((12, 10, 1), {"shift_averaging": "all", "pooling": "average"}),
-        ((12, 12, 1), {"architecture": "silhouette-edges", "shift_averaging": "left"}),
+        ((12, 12, 1), {"architecture": "mlp", "shift_averaging": "left"}),
         ((5, 4, 3), {"architecture": "mlp", "units": (4,), "unit_length": False}),
     ],
 )
