@@ -46,7 +46,12 @@ RETRIEVAL_ROWS = (
         True,
     ),
     ("map", "mAP", "mean average precision over the whole ranking", True),
-    ("ap_at_10", "AP@10", "average precision over the first ten neighbors", True),
+    (
+        "ap_at_10",
+        "AP@10",
+        "a tenth of the sum of the precision at each hit among the first ten",
+        True,
+    ),
     ("nmi", "NMI", "agreement of k-means clusters with the classes", True),
 )
 # Name of a figure's file: title, what it means, and its class in the page: a chart may be shown in
