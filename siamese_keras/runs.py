@@ -24,9 +24,6 @@ from siamese_keras.files import (
 from siamese_keras.models import base_model as _registers_its_functions  # noqa: F401
 from siamese_keras.models.calibration import Calibration
 from siamese_keras.models.false_accepts import (
-    FILE as FALSE_ACCEPTS,
-)
-from siamese_keras.models.false_accepts import (
     FalseAccepts,
     read_false_accepts,
     write_false_accepts,
@@ -76,8 +73,9 @@ def save_run(
         if false_accepts is not None:
             content["false_accepts"] = false_accepts.summary()
         write_json(written / "model.json", content)
-        for name in ("model.json", *_REPORT, FALSE_ACCEPTS):
+        for name in ("model.json", *_REPORT):
             (folder / name).unlink(missing_ok=True)
+        write_false_accepts(folder, None)
         shutil.rmtree(folder / "figures", ignore_errors=True)
         for path in sorted(written.iterdir(), key=lambda path: path.name == "model.json"):
             path.replace(folder / path.name)

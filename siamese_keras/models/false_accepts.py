@@ -34,7 +34,7 @@ class OperatingPoint:
     Attributes:
         threshold: Distance.
         rate: Share of the different pairs that lie within it.
-        rate_ci95: Its 95 % interval for new images of these classes (Clopper & Pearson 1934). Pairs
+        rate_ci95: Its 95 % interval for new images like these (Clopper & Pearson 1934). Pairs
             share images, so it is computed from the number of independent pairs that would vary
             as much.
         different_pairs: Number of different pairs that it was counted on.
