@@ -13,7 +13,7 @@ from typing import TextIO
 import numpy as np
 
 from siamese_keras.config import ColorMode
-from siamese_keras.data.image_files import ImageFile, load_image_files, part_of, printable
+from siamese_keras.data.image_files import ClassFiles, load_image_files, part_of, printable
 from siamese_keras.data.splits import Source, Split, numbered_names
 from siamese_keras.errors import DataError
 
@@ -153,7 +153,7 @@ def _read_pixels(path: Path, fields: Sequence[str]) -> Split:
     return Split(images, table[:, 0].astype(np.int32))
 
 
-def _read_list(path: Path, part: str) -> list[ImageFile]:
+def _read_list(path: Path, part: str) -> list[ClassFiles]:
     with _opened(path) as file:
         delimiter = _delimiter(file.readline(1_000_000))
         file.seek(0)
@@ -167,7 +167,7 @@ def _read_list(path: Path, part: str) -> list[ImageFile]:
         next((header.index(name) for name in names if name in header), None)
         for names in (_PATH, _LABEL, _SPLIT)
     ]
-    files = []
+    files: dict[tuple[str, str], list[str]] = {}
     for line, row in rows:
         if len(row) != len(header):
             raise DataError(
@@ -184,12 +184,14 @@ def _read_list(path: Path, part: str) -> list[ImageFile]:
                 f"`{path}` line {line}: split must be train, validation or test. Received: "
                 f"{split!r}"
             )
-        files.append(ImageFile(os.path.join(path.parent, name), printable(label), named))  # noqa: PTH118
+        group = files.setdefault((printable(label), named), [])
+        group.append(os.path.join(path.parent, name))  # noqa: PTH118 - a `Path` takes as long again
     if not files:
         raise DataError(f"`{path}` must list image files. Received: a header alone")
-    if not any(Path(file.path).is_file() for file in files):
+    listed = [file for group in files.values() for file in group]
+    if not any(Path(file).is_file() for file in listed):
         raise DataError(
-            f"None of the {len(files)} files that `{path}` lists exists. Paths must be relative to "
-            f"its folder. The first one: `{files[0].path}`"
+            f"None of the {len(listed)} files that `{path}` lists exists. Paths must be relative "
+            f"to its folder. The first one: `{listed[0]}`"
         )
-    return files
+    return [ClassFiles(group, *key) for key, group in files.items()]

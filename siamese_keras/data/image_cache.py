@@ -8,6 +8,7 @@ Splits of the images are kept beside them; see `Split.take`.
 
 from __future__ import annotations
 
+import array
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -83,9 +84,7 @@ def load_pixels(
     folder = (
         cache_dir / hashlib.sha256(settings.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     )
-    inside = f"{where if where.is_dir() else where.parent}{os.sep}"
-    files = repr([(path.removeprefix(inside), _state_of(path)) for path in paths])
-    state = hashlib.sha256(files.encode("utf-8", "surrogateescape")).hexdigest()
+    state = _state_of(paths, where if where.is_dir() else where.parent)
     cached = _read_cache(folder, state)
     if cached is None:
         _write_cache(folder, state, paths, size, color_mode, progress)
@@ -95,12 +94,22 @@ def load_pixels(
     return cached
 
 
-def _state_of(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)  # noqa: PTH116 - a `Path` for each file takes as long again
-    except OSError:  # told when it is read
-        return None
-    return status.st_size, status.st_mtime_ns
+def _state_of(paths: Sequence[str], folder: Path) -> str:
+    """Return the SHA-256 of the names of files within `folder`, their sizes and times of change."""
+    facts = array.array("q")
+    for path in paths:
+        try:
+            status = os.stat(path)  # noqa: PTH116 - a `Path` for each file takes as long again
+        except OSError:  # told when it is read
+            facts.extend((-1, -1))
+            continue
+        facts.append(status.st_size)
+        facts.append(status.st_mtime_ns)
+    inside = f"{folder}{os.sep}"
+    names = "\0".join([path.removeprefix(inside) for path in paths])
+    state = hashlib.sha256(names.encode("utf-8", "surrogateescape"))
+    state.update(facts)
+    return state.hexdigest()
 
 
 def _read_cache(folder: Path, state: str) -> Pixels | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import re
@@ -26,16 +27,16 @@ _PART = re.compile(
 _PART_OF_WORD = {"training": "train", "testing": "test", "val": "validation", "valid": "validation"}
 
 
-class ImageFile(NamedTuple):
-    """An image file of a class.
+class ClassFiles(NamedTuple):
+    """Image files of a class.
 
     Attributes:
-        path: The file, as text: of a hundred thousand files, objects of `Path` take seconds.
-        class_name: Its class.
+        paths: The files, as text: of a hundred thousand files, objects of `Path` take seconds.
+        class_name: Their class.
         part: `train`, `validation`, `test`, `query` or `gallery`.
     """
 
-    path: str
+    paths: Sequence[str]
     class_name: str
     part: str = "train"
 
@@ -47,7 +48,7 @@ def part_of(name: str) -> str | None:
 
 
 def load_image_files(
-    files: Sequence[ImageFile],
+    groups: Sequence[ClassFiles],
     where: Path,
     *,
     image_size: int = 0,
@@ -62,7 +63,7 @@ def load_image_files(
     classes that have an image in common, and test or validation images that are also in training.
 
     Args:
-        files: The files.
+        groups: The files; there may be several groups of a class.
         where: Where they were found, for messages.
         image_size: Height and width to resize them to; 0 takes `default_image_size`.
         color_mode: `rgb`, `grayscale`, or `auto`: grayscale if all images are gray.
@@ -78,31 +79,34 @@ def load_image_files(
         DataError: When a class has no image that can be read, there are fewer than two classes, the
             parts' classes do not fit, or `strict` and a file cannot be read.
     """
+    paths = list(itertools.chain.from_iterable(group.paths for group in groups))
     pixels = load_pixels(
-        [file.path for file in files],
+        paths,
         where,
         image_size,
         color_mode,
         cache_dir=cache_dir,
         progress=progress,
     )
+    group_of = np.repeat(np.arange(len(groups)), [len(group.paths) for group in groups])
     if pixels.unread:
-        named = [f"`{files[i].path}`: {reason}" for i, reason in pixels.unread.items()]
-        _refuse_or_warn(named, len(files), strict=strict)
-    read = [file for i, file in enumerate(files) if i not in pixels.unread]
-    wanted, left = ({(file.part, file.class_name) for file in some} for some in (files, read))
-    for part, name in sorted(wanted - left):
+        named = [f"`{paths[i]}`: {reason}" for i, reason in pixels.unread.items()]
+        _refuse_or_warn(named, len(paths), strict=strict)
+        group_of = np.delete(group_of, list(pixels.unread))
+        paths = [path for i, path in enumerate(paths) if i not in pixels.unread]
+    left = {(groups[i].part, groups[i].class_name) for i in np.unique(group_of)}
+    for part, name in sorted({(group.part, group.class_name) for group in groups} - left):
         raise DataError(
             f"Class {name!r} in the {part} images of `{where}` has no image that can be read."
         )
-    warn_of_flat([f"`{read[i].path}`" for i in pixels.flat])
+    warn_of_flat([f"`{paths[i]}`" for i in pixels.flat])
     names_of = {
-        part: tuple(sorted({f.class_name for f in read if f.part == part}))
-        for part in dict.fromkeys(f.part for f in read)
+        part: {name for its_part, name in left if its_part == part}
+        for part in dict.fromkeys(group.part for group in groups)
     }
     _check_classes(names_of, where)
-    _warn_of_copies(read, pixels.digests)
-    return _source(read, pixels, tuple(sorted({f.class_name for f in read})))
+    _warn_of_copies(groups, group_of, paths, pixels.digests)
+    return _source(groups, group_of, pixels)
 
 
 def printable(name: str) -> str:
@@ -124,20 +128,20 @@ def _refuse_or_warn(named: Sequence[str], count: int, *, strict: bool) -> None:
     _log.warning("Skipping %d of %d images: %s", len(named), count, listed)
 
 
-def _check_classes(names_of: dict[str, tuple[str, ...]], where: Path) -> None:
+def _check_classes(names_of: dict[str, set[str]], where: Path) -> None:
     """Raise unless every part has the training classes, or none of them and none of the others'."""
-    train = set(names_of.get("train", ()))
+    train = names_of.get("train", set())
     if len(train) < 2:
         raise DataError(
             f"`{where}` must have training images of at least two classes. Received: "
             f"{shortened(train)}"
         )
-    if unknown := set(names_of.get("query", ())) - set(names_of.get("gallery", ())):
+    if unknown := names_of.get("query", set()) - names_of.get("gallery", set()):
         raise DataError(
             f"The query images of `{where}` must have classes of its gallery images. Received: "
             f"{shortened(unknown)}"
         )
-    parts = {part: set(names) for part, names in names_of.items() if part != "query"}
+    parts = {part: names for part, names in names_of.items() if part != "query"}
     tested = parts.get("test", parts.get("gallery"))
     open_set = tested is not None and not train & tested
     for part, names in parts.items():
@@ -150,32 +154,37 @@ def _check_classes(names_of: dict[str, tuple[str, ...]], where: Path) -> None:
             )
 
 
-def _warn_of_copies(files: Sequence[ImageFile], digests: np.ndarray) -> None:
+def _warn_of_copies(
+    groups: Sequence[ClassFiles], group_of: np.ndarray, paths: Sequence[str], digests: np.ndarray
+) -> None:
     """Warn of images that stand in two classes, and of test images that stand in training too."""
     order = np.argsort(digests, kind="stable")
     clashes: list[str] = []
     copied: dict[str, int] = {}
     for run in identical(digests[order]):
-        same = [files[i] for i in order[run]]
-        other = next((f for f in same if f.class_name != same[0].class_name), None)
+        same = order[run]
+        owners = [groups[i] for i in group_of[same]]
+        first = owners[0].class_name
+        other = next((i for i, o in zip(same, owners, strict=True) if o.class_name != first), None)
         if other is not None:
-            clashes.append(f"`{same[0].path}` and `{other.path}`")
-        if any(file.part == "train" for file in same):
-            for file in same:
-                if file.part != "train":
-                    copied[file.part] = copied.get(file.part, 0) + 1
+            clashes.append(f"`{paths[same[0]]}` and `{paths[other]}`")
+        if any(owner.part == "train" for owner in owners):
+            for owner in owners:
+                if owner.part != "train":
+                    copied[owner.part] = copied.get(owner.part, 0) + 1
     if clashes:
         more = f"; and {len(clashes) - 3} more" if len(clashes) > 3 else ""
         _log.warning("The same image in two classes: %s%s", "; ".join(clashes[:3]), more)
     for part, count in copied.items():
-        whole = sum(file.part == part for file in files)
+        whole = sum(groups[i].part == part for i in group_of)
         _log.warning("%d of %d %s images are also training images.", count, whole, part)
 
 
-def _source(files: Sequence[ImageFile], pixels: Pixels, names: tuple[str, ...]) -> Source:
+def _source(groups: Sequence[ClassFiles], group_of: np.ndarray, pixels: Pixels) -> Source:
+    names = tuple(sorted({group.class_name for group in groups}))
     label_of = {name: label for label, name in enumerate(names)}
-    labels = np.array([label_of[file.class_name] for file in files], np.int32)
-    parts = np.array([file.part for file in files])
+    labels = np.array([label_of[group.class_name] for group in groups], np.int32)[group_of]
+    parts = np.array([group.part for group in groups])[group_of]
     everything = Split(pixels.images, labels, cache=pixels.cache).with_digests(pixels.digests)
 
     def split(*chosen: str) -> Split | None:

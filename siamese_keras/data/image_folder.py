@@ -18,7 +18,7 @@ import numpy as np
 from siamese_keras.config import ColorMode
 from siamese_keras.data.decode import photo_fitter
 from siamese_keras.data.image_files import (
-    ImageFile,
+    ClassFiles,
     load_image_files,
     part_of,
     printable,
@@ -69,18 +69,17 @@ def load_image_folder(
             no image, or `strict` and a file cannot be read.
     """
     folder = _inner(folder)
-    files: list[ImageFile] = []
+    groups: list[ClassFiles] = []
     others: list[str] = []
     for part, path in _parts(folder).items():
         for class_folder in _class_folders(path, least=2 if part == "train" else 1):
             found, passed = _class_files(class_folder, strict=strict)
-            name = printable(class_folder.name)
-            files += [ImageFile(file, name, part) for file in found]
+            groups.append(ClassFiles(found, printable(class_folder.name), part))
             others += passed
     if others:
         _log.warning("Not read below `%s`, as no image files: %s", folder, _counted(others))
     return load_image_files(
-        files, folder, image_size=image_size, color_mode=color_mode, strict=strict,
+        groups, folder, image_size=image_size, color_mode=color_mode, strict=strict,
         cache_dir=cache_dir, progress=progress,
     )  # fmt: skip
 
@@ -170,7 +169,9 @@ def _class_files(folder: Path, *, strict: bool) -> tuple[list[str], list[str]]:
 
     files = _visible_files(folder, skip)
     images = [path for path in files if path.lower().endswith(SUFFIXES)]
-    others = [Path(path).name for path in files if not path.lower().endswith(SUFFIXES)]
+    others: list[str] = []
+    if len(images) < len(files):
+        others = [Path(path).name for path in files if not path.lower().endswith(SUFFIXES)]
     if not images:
         raise DataError(
             f"`{folder}` must hold {FORMATS} files: it is the folder of a class. Received: "
@@ -213,19 +214,34 @@ def _visible_files(folder: Path, on_error: Callable[[OSError], None]) -> list[st
             if key in searched:
                 continue
             searched.add(key)
-            with os.scandir(parent) as entries:
-                visible = [entry for entry in entries if not _is_hidden(entry.name)]
-            left += sorted((e.path for e in visible if _holds(e.is_dir)), reverse=True)
-            found += [e.path for e in visible if _holds(e.is_file)]
+            entries = _entries(parent)
+            left += sorted((e.path for e in _visible(os.DirEntry.is_dir, entries)), reverse=True)
+            found += [entry.path for entry in _visible(os.DirEntry.is_file, entries)]
         except OSError as error:
             on_error(error)
     return sorted(found)
 
 
-def _holds(check: Callable[[], bool]) -> bool:
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return list(entries)
+
+
+def _visible(
+    kind: Callable[[os.DirEntry[str]], bool], entries: Sequence[os.DirEntry[str]]
+) -> list[os.DirEntry[str]]:
+    """Return the entries that are files, or folders, but for hidden ones."""
+    try:
+        found = list(filter(kind, entries))  # much faster than one by one
+    except OSError:
+        found = [e for e in entries if not _is_hidden(e.name) and _is_of(kind, e)]
+    return [entry for entry in found if not _is_hidden(entry.name)]
+
+
+def _is_of(kind: Callable[[os.DirEntry[str]], bool], entry: os.DirEntry[str]) -> bool:
     """Return what `is_dir` or `is_file` of an entry says: a link to itself is neither."""
     try:
-        return check()
+        return kind(entry)
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
@@ -240,23 +256,16 @@ def _subfolders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     try:
-        with os.scandir(folder) as entries:
-            found = [e for e in entries if _holds(e.is_dir) and not _is_hidden(e.name)]
-            return sorted(Path(entry.path) for entry in found)
+        folders = _visible(os.DirEntry.is_dir, _entries(folder))
+        return sorted(Path(entry.path) for entry in folders)
     except OSError as error:
         raise DataError(f"`{folder}` cannot be read. {error.strerror}") from None
 
 
 def _images(folder: Path) -> list[str]:
     """Return the names of the image files in `folder` itself."""
-    with os.scandir(folder) as entries:
-        return [
-            entry.name
-            for entry in entries
-            if Path(entry.name).suffix.lower() in SUFFIXES
-            and not _is_hidden(entry.name)
-            and _holds(entry.is_file)
-        ]
+    files = _visible(os.DirEntry.is_file, _entries(folder))
+    return [entry.name for entry in files if entry.name.lower().endswith(SUFFIXES)]
 
 
 def _counted(names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from siamese_keras.data.image_files import (
-    ImageFile,
+    ClassFiles,
     load_image_files,
     part_of,
     printable,
@@ -22,13 +22,13 @@ HERE = Path("here")
 
 @pytest.fixture
 def draw(tmp_path):
-    """A function that writes an image of noise and returns it as a file of a class."""
+    """A function that writes an image of noise and returns it as the file of a class."""
 
     def write(name, class_name, part="train", *, seed=None, size=(12, 9), mode="RGB"):
         rng = np.random.default_rng(zlib.crc32(name.encode()) if seed is None else seed)
         noise = rng.integers(0, 256, (size[1], size[0], 3), np.uint8)
         Image.fromarray(noise).convert(mode).save(tmp_path / name)
-        return ImageFile(str(tmp_path / name), class_name, part)
+        return ClassFiles([str(tmp_path / name)], class_name, part)
 
     return write
 
@@ -62,15 +62,15 @@ def test_channels_are_chosen_from_the_images_or_asked_for(draw, mode, color_mode
     assert source.train.images.shape == (8, 9, 9, 1 if gray else 3)
     read = image_reader(source.train.images.shape[1:])  # what `predict` sees
     for file, image in zip(files, source.train.images, strict=True):
-        np.testing.assert_array_equal(image, read(Path(file.path)))
+        np.testing.assert_array_equal(image, read(Path(file.paths[0])))
 
 
 def test_unreadable_files_are_skipped_or_refused_all_at_once(draw, tmp_path, caplog):
     files = two_classes(draw)
     for i in range(60):
         (tmp_path / f"broken{i}.png").write_bytes(b"oh")
-        files.append(ImageFile(str(tmp_path / f"broken{i}.png"), "b"))
-    files.append(ImageFile(str(tmp_path / "missing.png"), "a"))
+        files.append(ClassFiles([str(tmp_path / f"broken{i}.png")], "b"))
+    files.append(ClassFiles([str(tmp_path / "missing.png")], "a"))
     assert len(load_image_files(files, HERE).train) == 8
     (message,) = caplog.messages
     assert re.match(r"Skipping 61 of 69 images: `.*broken0.png`: An image must be", message)
@@ -84,7 +84,7 @@ def test_unreadable_files_are_skipped_or_refused_all_at_once(draw, tmp_path, cap
 
 def test_a_class_that_nothing_is_left_of_is_an_error(draw, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"oh")
-    files = [*two_classes(draw), ImageFile(str(tmp_path / "broken.png"), "c")]
+    files = [*two_classes(draw), ClassFiles([str(tmp_path / "broken.png")], "c")]
     with pytest.raises(DataError, match="Class 'c' in the train images of `here` has no image"):
         load_image_files(files, HERE)
 
@@ -93,8 +93,8 @@ def test_a_huge_photo_does_not_end_the_training(draw, tmp_path, caplog):
     """A JPEG is decoded at a part of its size, a PNG is skipped."""
     for suffix in ("jpg", "png"):
         Image.effect_noise((100, 100), 99).resize((6_000, 5_000)).save(tmp_path / f"huge.{suffix}")
-    files = [ImageFile(str(tmp_path / f"huge.{suffix}"), "a") for suffix in ("jpg", "png")]
-    source = load_image_files([*two_classes(draw), *files], HERE)
+    huge = ClassFiles([str(tmp_path / f"huge.{suffix}") for suffix in ("jpg", "png")], "a")
+    source = load_image_files([*two_classes(draw), huge], HERE)
     assert len(source.train) == 9
     (message,) = caplog.messages
     assert re.match(r"Skipping 1 of 10 images: `.*huge\.png`: .*25000000 pixels.*6000", message)
@@ -116,7 +116,7 @@ def test_test_images_that_are_training_images_are_counted(draw, caplog):
     ]
     load_image_files(files, HERE)
     assert not caplog.messages
-    files += [ImageFile(file.path, file.class_name, "test") for file in files[:3]]
+    files += [ClassFiles(file.paths, file.class_name, "test") for file in files[:3]]
     load_image_files(files, HERE)
     assert caplog.messages == ["3 of 7 test images are also training images."]
 
@@ -128,7 +128,7 @@ def test_images_of_nearly_one_color_are_named(draw, tmp_path, caplog):
         ink = np.zeros((9, 9, 4), np.uint8)
         ink[3:6, 2 : 4 + ord(name) % 2, 3] = 255
         Image.fromarray(ink).save(tmp_path / f"ink-{name}.png")
-        files.append(ImageFile(str(tmp_path / f"ink-{name}.png"), name))
+        files.append(ClassFiles([str(tmp_path / f"ink-{name}.png")], name))
     load_image_files(files, HERE)
     assert re.match("Nearly one color .*: `.*ink-a.png`, `.*ink-b.png`. Tr", caplog.messages[0])
 

@@ -11,7 +11,7 @@ from helpers.png import gray_png, png_bomb
 from PIL import Image, ImageOps
 
 from siamese_keras.data.decode import decode_batch, decode_image, fit_image
-from siamese_keras.data.image_files import ImageFile, load_image_files
+from siamese_keras.data.image_files import ClassFiles, load_image_files
 from siamese_keras.data.inputs import as_images
 from siamese_keras.data.photo import MAX_PIXELS, portable, read_photo
 from siamese_keras.errors import DataError
@@ -174,15 +174,16 @@ def test_every_file_is_the_same_in_training_and_in_predict(tmp_path):
         path = tmp_path / name[-1] / name
         path.parent.mkdir(exist_ok=True)
         path.with_suffix(f".{name.partition('-')[0].lower()}").write_bytes(content)
-    files = [ImageFile(str(path), path.parent.name) for path in sorted(tmp_path.glob("*/*"))]
-    assert len(files) == len(FILES)
+    paths = sorted(tmp_path.glob("*/*"))
+    assert len(paths) == len(FILES)
+    files = [ClassFiles([str(path)], path.parent.name) for path in paths]
     trained = load_image_files(files, tmp_path, image_size=12, color_mode="rgb").train.images
-    ((asked, _),) = as_images([file.path for file in files]).batches(99, shape)
-    ((sent, _),) = as_images([file.path for file in files]).batches(99)
+    ((asked, _),) = as_images(paths).batches(99, shape)
+    ((sent, _),) = as_images(paths).batches(99)
     np.testing.assert_array_equal(asked, trained)
     np.testing.assert_array_equal(decode_batch(tf.constant(sent), shape), trained)
-    for file, image in zip(files, trained, strict=True):
-        with Image.open(file.path) as opened:
+    for path, image in zip(paths, trained, strict=True):
+        with Image.open(path) as opened:
             expected = np.asarray(ImageOps.exif_transpose(opened).convert("RGBA"))
         np.testing.assert_array_equal(fit_image(tf.constant(expected), shape), image)
 
