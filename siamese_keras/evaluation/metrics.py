@@ -183,6 +183,37 @@ def class_error_rates(
     return np.divide(errors, counts, out=np.full_like(counts, np.nan), where=counts > 0)
 
 
+def most_confused(
+    pairs: Pairs, labels: np.ndarray, wrong: np.ndarray, candidates: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """Return for each class the other one with which it has the highest error rate of pairs.
+
+    Its memory grows with the pairs, that of `class_error_rates` with the square of the classes.
+
+    Args:
+        pairs: The pairs.
+        labels: int, the images' classes.
+        wrong: bool `[n]`, one for each pair.
+        candidates: int, sorted, the classes that may be returned, at least two.
+        num_classes: Number of classes k.
+
+    Returns:
+        int `[k]`; of equal error rates the smallest class, and the smallest candidate for a class
+        that has no pair with one.
+    """
+    sides = labels[np.stack([pairs.left, pairs.right])].astype(np.int64)
+    own, other = sides, sides[::-1]
+    used = (own != other) & np.isin(other, candidates)
+    codes = own[used] * num_classes + other[used]
+    codes, index, count = np.unique(codes, return_inverse=True, return_counts=True)
+    rate = np.bincount(index, np.stack([wrong, wrong])[used]) / count
+    least_first = np.argsort(-rate, kind="stable")[::-1]
+    own, other = np.divmod(codes[least_first], num_classes)
+    found = np.where(np.arange(num_classes) == candidates[0], candidates[1], candidates[0])
+    found[own] = other  # of several, numpy keeps the last one
+    return found
+
+
 def retrieval(
     embeddings: np.ndarray, labels: np.ndarray, queries: np.ndarray | None = None
 ) -> dict[str, float]:
@@ -319,11 +350,13 @@ def knn_accuracy(
     The result is that of scikit-learn's `KNeighborsClassifier` by brute force, in a fifth of its
     time on vectors as long as images. Among labels with equally many votes the smallest wins.
     """
-    votes_of = np.eye(int(gallery_labels.max()) + 1, dtype=np.int32)[gallery_labels]
     closeness, correct = _closeness(gallery), 0
     for block in _blocks(np.arange(len(queries)), len(gallery)):
         top = tf.math.top_k(closeness(queries[block]), min(neighbors, len(gallery)))
-        voted = votes_of[top.indices.numpy()].sum(axis=1).argmax(axis=1)
+        near = gallery_labels[top.indices.numpy()]
+        votes = (near[:, :, np.newaxis] == near[:, np.newaxis]).sum(axis=2)
+        most = votes == votes.max(axis=1, keepdims=True)
+        voted = np.where(most, near, np.iinfo(near.dtype).max).min(axis=1)
         correct += int((voted == labels[block]).sum())
     return correct / len(queries)
 
@@ -359,7 +392,9 @@ def one_shot(
     sizes = np.array([len(m) for m in members])
     start = np.cumsum(sizes) - sizes
     images = np.concatenate(members)
-    classes = rng.permuted(np.tile(np.arange(len(members)), (trials, 1)), axis=1)[:, :ways]
+    blocks = np.array_split(np.arange(trials), -(-trials * len(members) // _BLOCK))
+    orders = (np.tile(np.arange(len(members)), (len(block), 1)) for block in blocks)
+    classes = np.concatenate([rng.permuted(order, axis=1)[:, :ways].copy() for order in orders])
     drawn = rng.integers(0, sizes[classes])
     support = images[start[classes] + drawn]
     own = classes[:, 0]

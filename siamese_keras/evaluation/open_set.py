@@ -20,6 +20,7 @@ _SEED = 0
 _QUERIES = 10_000  # of a few-shot figure, at least
 _EPISODES = 20_000  # at most: where most classes have one image, few episodes have a query
 _CLASSES, _OTHERS = 1_000, 2_000  # of the figures per class
+_MEMBERS, _DISTANCES = 100, 20_000_000  # of a class, and from all of them to the others
 _FAR = (1e-3, 1e-1)  # the false accept rates that a threshold is usually chosen for
 
 
@@ -169,8 +170,8 @@ def few_shot(
 def _interval(right: np.ndarray, asked: np.ndarray, rng: np.random.Generator) -> list[float]:
     """Return the 95 % interval of a share by bootstrap over classes."""
     right, asked = right[asked > 0], asked[asked > 0]
-    drawn = rng.integers(0, len(asked), (500, len(asked)))
-    shares = right[drawn].sum(axis=1) / asked[drawn].sum(axis=1)
+    draws = (rng.integers(0, len(asked), len(asked)) for _ in range(500))
+    shares = [right[drawn].sum() / asked[drawn].sum() for drawn in draws]
     return [float(q) for q in np.quantile(shares, [0.025, 0.975])]
 
 
@@ -194,7 +195,8 @@ def class_figures(
     Returns:
         Columns of equal length: `label`; `images`; `sensitivity`, the share of its same pairs that
         are accepted, NaN for a class of one image; `specificity`, the share of its different pairs
-        that are rejected. Of more than 1,000 classes, or 2,000 other images, samples are taken.
+        that are rejected. Of more than 1,000 classes, 100 images of one, or 2,000 other images,
+        samples are taken.
     """
     columns: dict[str, list[Any]] = {
         name: [] for name in ("label", "images", "sensitivity", "specificity")
@@ -221,8 +223,10 @@ def _class_distances(
     found = []
     drawn = rng.permutation(len(present))
     drawn = drawn[np.argsort(count[drawn] == 1, kind="stable")]  # those with same pairs first
-    for index in np.sort(drawn[:_CLASSES]).tolist():
-        members = rng.permutation(np.flatnonzero(of == index))[:100]
+    drawn = np.sort(drawn[:_CLASSES])
+    most = min(_MEMBERS, _DISTANCES // (len(drawn) * len(others)))
+    for index in drawn.tolist():
+        members = rng.permutation(np.flatnonzero(of == index))[:most]
         own = embeddings[members]
         within = np.sqrt(_squared_distances(own, own))
         outside = np.square(own).sum(axis=1)[:, np.newaxis] + squares - 2 * own @ other_embeddings.T
@@ -238,7 +242,7 @@ def operating_point_inconsistency(embeddings: np.ndarray, labels: np.ndarray) ->
     The operating-point-inconsistency score (OPIS): the utility of a class at a threshold is the
     harmonic mean of its sensitivity and its specificity; the score is the variance of the utility
     over classes, averaged over the thresholds whose false accept rate over all classes is between
-    0.001 and 0.1. Of more than 1,000 classes, or 2,000 other images, samples are taken.
+    0.001 and 0.1. Samples are taken as in `class_figures`.
 
     Args:
         embeddings: float `[n, embedding_dim]`.

@@ -209,15 +209,12 @@ def _one_shot(embeddings: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 def _rivals(
     scores: Scores, validation: Split, test_labels: np.ndarray, num_classes: int
 ) -> np.ndarray:
-    """Return for each class the one that validation pairs are most often mistaken with."""
+    """Return for each class the tested one that validation pairs are most often mistaken with."""
     pairs = calibration_pairs(validation.labels)
     distance = metrics.pair_distances(scores.embeddings["validation"], pairs)
     accepted = scores.calibration.same(distance)
-    rates = metrics.class_error_rates(pairs, validation.labels, accepted, num_classes)
-    rates = np.nan_to_num(rates, nan=-1.0)  # without validation pairs: any other class
-    np.fill_diagonal(rates, -2.0)
-    rates[:, ~np.isin(np.arange(num_classes), test_labels)] = -3.0  # no test image to draw
-    return rates.argmax(axis=1)
+    tested = np.unique(test_labels)
+    return metrics.most_confused(pairs, validation.labels, accepted, tested, num_classes)
 
 
 def _deduplicated(scores: Scores, dataset: Dataset) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -399,3 +400,44 @@ def test_class_error_rates_equal_a_plain_loop(rng):
                 assert found[a, b] == pytest.approx(np.mean(hits))
             else:
                 assert np.isnan(found[a, b])
+
+
+def test_the_most_confused_class_is_that_of_the_highest_error_rate(rng):
+    labels = rng.integers(0, 6, 40)
+    labels[labels == 4] = 5  # a class without images
+    pairs = Pairs(rng.integers(0, 40, 60), rng.integers(0, 40, 60), np.zeros(60))
+    wrong = rng.random(60) < 0.5
+    rates = np.nan_to_num(metrics.class_error_rates(pairs, labels, wrong, 6), nan=-1)
+    np.fill_diagonal(rates, -2)
+    rates[:, [2, 4]] = -3
+    found = metrics.most_confused(pairs, labels, wrong, np.array([0, 1, 3, 5]), 6)
+    assert found.tolist() == rates.argmax(axis=1).tolist()
+
+
+def test_without_pairs_the_first_other_class_is_the_most_confused():
+    none = Pairs(*np.zeros((2, 0), int), np.zeros(0))
+    found = metrics.most_confused(none, np.zeros(0, int), np.zeros(0, bool), np.array([1, 3]), 4)
+    assert found.tolist() == [1, 3, 1, 1]
+
+
+def test_many_classes_take_little_memory(rng):
+    """A table of every two of the classes, or of every image and class, would take gigabytes."""
+    labels = np.repeat(np.arange(20_000), 2)
+    embeddings = rng.normal(size=(len(labels), 2)).astype(np.float32)
+    pairs = balanced_pairs(labels, rng)
+    wrong = pairs.different > 0.5
+    tracemalloc.start()
+    metrics.most_confused(pairs, labels, wrong, np.unique(labels), 20_000)
+    metrics.knn_accuracy(embeddings, labels, embeddings[:50], labels[:50])
+    metrics.one_shot(embeddings, labels, ways=5, seed=0, trials=1000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6
+
+
+def test_one_shot_trials_of_many_classes_are_those_of_few_at_a_time(rng, monkeypatch):
+    labels = np.repeat(np.arange(6), 3)
+    embeddings = rng.normal(size=(18, 2))
+    expected = metrics.one_shot(embeddings, labels, ways=5, seed=0, trials=50)
+    monkeypatch.setattr(metrics, "_BLOCK", 20)
+    assert metrics.one_shot(embeddings, labels, ways=5, seed=0, trials=50) == expected
