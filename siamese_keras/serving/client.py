@@ -10,7 +10,7 @@ import http.client
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from siamese_keras.serving.formats import format_of
 Ask = Callable[[str, Mapping[str, Batch]], dict[str, np.ndarray]]
 
 _BATCH_SIZE = 64
+_REQUEST_BYTES = 16_000_000  # of images in a request, where it has more than one
 
 
 class ExportedModel:
@@ -50,8 +51,11 @@ class ExportedModel:
             ModelError: When the model cannot be asked or is not an export of this package.
         """
         signature = "embed" if isinstance(images, np.ndarray) else "embed_bytes"
-        answer = self._ask(signature, {"images": images})
-        return _rows(answer, "embedding", len(images), rank=2).astype(np.float32, copy=False)
+        embeddings = []
+        for (part,) in _requests(images):
+            answer = self._ask(signature, {"images": part})
+            embeddings.append(_rows(answer, "embedding", len(part), rank=2))
+        return np.concatenate(embeddings).astype(np.float32, copy=False)
 
     def compare(self, left: Batch, right: Batch) -> dict[str, np.ndarray]:
         """Return `distance`, `similarity` and `same` of pairs, each `[n]`.
@@ -66,11 +70,23 @@ class ExportedModel:
                 "one request. Received: one of each"
             )
         signature = "serving_default" if isinstance(left, np.ndarray) else "compare_bytes"
-        answer = self._ask(signature, {"left": left, "right": right})
-        return {
-            name: _rows(answer, name, len(left), rank=1)
-            for name in ("distance", "similarity", "same")
-        }
+        found: dict[str, list[np.ndarray]] = {"distance": [], "similarity": [], "same": []}
+        for part, other in _requests(left, right):
+            answer = self._ask(signature, {"left": part, "right": other})
+            for name, values in found.items():
+                values.append(_rows(answer, name, len(part), rank=1))
+        return {name: np.concatenate(values) for name, values in found.items()}
+
+
+def _requests(*batches: Batch) -> Iterator[tuple[Batch, ...]]:
+    """Cut batches of equally many rows, so that large photos come in several requests."""
+    rows = len(batches[0])
+    sizes = [x.nbytes if isinstance(x, np.ndarray) else sum(map(len, x)) for x in batches]
+    if rows < 2 or sum(sizes) <= _REQUEST_BYTES:
+        yield batches
+        return
+    for half in (slice(rows // 2), slice(rows // 2, rows)):
+        yield from _requests(*(batch[half] for batch in batches))
 
 
 def _rows(answer: Mapping[str, np.ndarray], name: str, rows: int, *, rank: int) -> np.ndarray:

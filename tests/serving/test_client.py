@@ -176,6 +176,29 @@ def test_a_single_output_comes_without_its_name():
     assert request == {"signature_name": "embed", "inputs": {"images": [[[[200]], [[200]]]]}}
 
 
+def test_large_photos_come_in_requests_of_a_few():
+    photos = [bytes([i]) * 4_000_000 for i in range(5)]
+    asked = []
+
+    def ask(signature, inputs):
+        asked.append({name: [photo[0] for photo in images] for name, images in inputs.items()})
+        if signature == "embed_bytes":
+            return {"embedding": np.array([[photo[0]] for photo in inputs["images"]])}
+        values = np.array([float(photo[0]) for photo in inputs["left"]])
+        return {"distance": values, "similarity": values, "same": values}
+
+    model = ExportedModel(ask)
+    assert model.embed(photos).ravel().tolist() == [0, 1, 2, 3, 4]
+    assert [request["images"] for request in asked] == [[0, 1], [2, 3, 4]]
+    asked.clear()
+    assert model.compare(photos, photos[::-1])["distance"].tolist() == [0, 1, 2, 3, 4]
+    assert [request["left"] for request in asked] == [[0, 1], [2], [3, 4]]
+    assert [request["right"] for request in asked] == [[4, 3], [2], [1, 0]]
+    asked.clear()
+    model.embed([b"\0" * 20_000_000])  # which cannot be cut
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize(
     ("status", "body", "message"),
     [
