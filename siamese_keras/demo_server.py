@@ -61,9 +61,14 @@ def serve(
     with _listen(host, port) as listener, tempfile.TemporaryDirectory() as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # which Gradio reads when it is imported, too
         app = _make_app(verifier, gallery, Path(folder))
-        shown = f"[{host}]" if ":" in host else host
-        url = f"http://{shown}:{listener.getsockname()[1]}/"
-        _run(app, listener, url, open_browser=open_browser)
+        _run(app, listener, page_url(host, listener.getsockname()[1]), open_browser=open_browser)
+
+
+def page_url(host: str, port: int) -> str:
+    """Return the address that a browser of this machine opens for a host that is listened on."""
+    if host in ("0.0.0.0", "::"):  # all addresses of this machine, and not one that opens
+        host = "localhost"
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 def _make_app(verifier: Verifier, gallery: Path | None, folder: Path) -> Any:

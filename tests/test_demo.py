@@ -24,6 +24,7 @@ from siamese_keras import demo_page
 from siamese_keras.data.splits import Source
 from siamese_keras.demo import main
 from siamese_keras.demo_page import Demo, build_page, write_examples
+from siamese_keras.demo_server import page_url
 from siamese_keras.errors import ModelError
 from siamese_keras.verifier import load_verifier
 
@@ -264,6 +265,19 @@ def start(exported, tmp_path):
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:7860/"),
+        ("::1", "http://[::1]:7860/"),
+        ("0.0.0.0", "http://localhost:7860/"),
+        ("::", "http://localhost:7860/"),
+    ],
+)
+def test_the_address_of_the_page_is_one_that_opens(host, expected):
+    assert page_url(host, 7860) == expected
 
 
 def end(process, number, tmp_path):
