@@ -17,6 +17,7 @@ import filelock
 
 from siamese_keras.errors import ArgumentError, DataError
 
+LAST_MTIME = 2**63 - 1  # nanoseconds, in the year 2262: the last time of change in an int64
 COMMAND = "command.json"  # in the folder of a run: what `siamese-keras train` was asked for
 _LOCK = ".lock"
 _NEW = {_LOCK, COMMAND}  # what may be in the folder of a new training
@@ -128,6 +129,27 @@ def clear_unused(path: Path) -> None:
         if {entry.name for entry in path.iterdir()} <= settings:
             for name in settings:
                 (path / name).unlink(missing_ok=True)
+
+
+def check_outside(folder: Path, path: Path, name: str) -> None:
+    """Raise when what is to be written would become a class of a folder of images.
+
+    Args:
+        folder: The folder of images, of which hidden folders are not read.
+        path: The folder to write.
+        name: The argument that named it.
+
+    Raises:
+        ArgumentError: When it is the folder of images or below it, and not hidden.
+    """
+    inner, outer = path.resolve(), folder.resolve()
+    if not inner.is_relative_to(outer):
+        return
+    if not any(part.startswith(".") for part in inner.relative_to(outer).parts):
+        raise ArgumentError(
+            f"`{name}` must not be in the folder of the images, which it would become a class of. "
+            f"Received: `{path}` in `{folder}`"
+        )
 
 
 def check_output(path: str | os.PathLike[str], *suffixes: str) -> Path:

@@ -33,7 +33,7 @@ from siamese_keras.command_line import (
 )
 from siamese_keras.config import Config
 from siamese_keras.errors import ArgumentError
-from siamese_keras.files import clear_unused, locked_run, write_json
+from siamese_keras.files import check_outside, clear_unused, locked_run, write_json
 from siamese_keras.progress import progress_line
 from siamese_keras.train_command import Command, resumable, resume_command, resumed_command
 
@@ -121,6 +121,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
         if options.resume:
             with resumable(options.resume), locked_run(options.resume, resume=True):
                 return _run(wanted, options.resume, options)
+        if wanted.config.dataset == "folder" and wanted.data_dir is not None:
+            check_outside(wanted.data_dir, options.run_dir or Path("runs"), "run_dir")
         run_dir = options.run_dir or _default_run_dir(options.config or options.preset or "fast")
         try:
             with resumable(run_dir), locked_run(run_dir):

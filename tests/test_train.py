@@ -349,6 +349,16 @@ def test_a_folder_that_holds_something_is_refused_before_the_data_are_read(capfd
     assert (tmp_path / "precious").read_text() == "mine"
 
 
+@pytest.mark.parametrize("run_dir", [(), ("--run-dir", "runs/1"), ("--run-dir", ".")])
+def test_a_run_is_not_made_a_class_of_the_images(capfd, monkeypatch, tmp_path, run_dir):
+    (tmp_path / "cat").mkdir()
+    monkeypatch.chdir(tmp_path)
+    status, line = refused(capfd, "--dataset", "folder", "--data-dir", ".", *run_dir)
+    assert status == 1
+    assert line.startswith("error: `run_dir` must not be in the folder of the images, ")
+    assert [path.name for path in tmp_path.iterdir()] == ["cat"]
+
+
 def test_a_training_that_fails_is_one_line_or_a_traceback(fits, capfd):
     fits.error = TrainingError("The distances are not finite: the training diverged.")
     status, line = refused(capfd, *OPTIONS)

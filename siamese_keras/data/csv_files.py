@@ -52,6 +52,11 @@ def load_csv(
     headers = {part: _fields(file) for part, file in files.items()}
     pixels = {part: _is_pixels(fields) for part, fields in headers.items()}
     if all(pixels.values()):
+        if unknown := set(files) - {"train", "validation", "test"}:
+            raise DataError(
+                f"CSV files of pixels must be of train, validation or test. Received: "
+                f"`{files[unknown.pop()]}`"
+            )
         splits = {part: _read_pixels(file, headers[part]) for part, file in files.items()}
         test = splits.get("test")
         names = numbered_names(splits.values())
@@ -189,7 +194,7 @@ def _read_list(path: Path, part: str) -> list[ClassFiles]:
     if not files:
         raise DataError(f"`{path}` must list image files. Received: a header alone")
     listed = [file for group in files.values() for file in group]
-    if not any(Path(file).is_file() for file in listed):
+    if not any(map(os.path.isfile, listed)):  # which raises nothing
         raise DataError(
             f"None of the {len(listed)} files that `{path}` lists exists. Paths must be relative "
             f"to its folder. The first one: `{listed[0]}`"

@@ -47,6 +47,7 @@ from siamese_keras.errors import (
     check_choice,
     check_count,
 )
+from siamese_keras.files import check_outside
 
 _log = logging.getLogger(__name__)
 
@@ -140,9 +141,12 @@ def load_dataset(
     if name in ("folder", "csv"):
         load = load_image_folder if name == "folder" else load_csv
         path = _existing(folder, name)
+        cache = None if cache_dir is None else expanded(cache_dir)
+        if name == "folder" and cache is not None:
+            check_outside(path, cache, "cache_dir")
         source = load(
-            path, image_size, color_mode=color_mode, strict=strict,
-            cache_dir=None if cache_dir is None else expanded(cache_dir), progress=progress,
+            path, image_size, color_mode=color_mode, strict=strict, cache_dir=cache,
+            progress=progress,
         )  # fmt: skip
     elif name == "npz":
         source = load_npz(_existing(folder, name))
@@ -181,7 +185,8 @@ def _cut(source: Source, name: str, validation_size: int, unseen_classes: Sequen
     _, count = np.unique(source.train.labels, return_counts=True)
     splits = [source.train, source.validation, source.test]
     needed = MIN_IMAGES * sum(split is None for split in [None, *splits[1:]])
-    if not unseen_classes and count.min() < needed and len(count) * 0.8 >= MIN_CLASSES:
+    is_free = not unseen_classes and source.queries is None
+    if is_free and count.min() < needed and len(count) * 0.8 >= MIN_CLASSES:
         unseen_classes = [DEFAULT_SHARE]
         _log.info(
             "Some classes have fewer than %d images, too few to hold out images of each: %s of the "
@@ -198,6 +203,8 @@ def _cut(source: Source, name: str, validation_size: int, unseen_classes: Sequen
             validation_size=validation_size,
         )
         if dataset is not None:
+            if len([split for split in splits if split is not None]) > 1:
+                _log.info("All images are cut by class, those of the test folder as well.")
             return dataset
     return cut_dataset(source, name=name, validation_size=validation_size, test_share=TEST_SHARE)
 

@@ -29,8 +29,8 @@ def taken(array: np.ndarray, indices: np.ndarray, keep: Path | None = None) -> n
         array: `[n, ...]`.
         indices: int `[k]`, or bool `[n]`.
         keep: The file, which is not written again when it is there: its name must say what it
-            holds. None makes a file beside the one of `array` that has no name and is gone when
-            nothing uses it.
+            holds. None, or a folder that cannot be written to, makes a file that has no name and is
+            gone when nothing uses it: beside the one of `array`, or among temporary files.
 
     Raises:
         OSError: When the disk is full.
@@ -71,15 +71,17 @@ def _on_disk(
 ) -> np.ndarray:
     """Return chunks of rows as one array in a file; see `taken`."""
     shape = (length, *like.shape[1:])
-    if keep is None:
-        with tempfile.NamedTemporaryFile(dir=Path(str(like.filename)).parent) as file:
+    found = None if keep is None else mapped(keep)
+    if found is not None and (found.shape, found.dtype) == (shape, like.dtype):
+        return found
+    folder = Path(str(like.filename)).parent if keep is None else keep.parent
+    is_writable = os.access(folder, os.W_OK)  # a cache may be another user's
+    if keep is None or not is_writable:
+        with tempfile.NamedTemporaryFile(dir=folder if is_writable else None) as file:
             reserve(file.fileno(), int(np.prod(shape)) * like.dtype.itemsize)
             result = np.memmap(file, like.dtype, "r+", shape=shape)
         _fill(result, chunks)
         return result
-    found = mapped(keep)
-    if found is not None and (found.shape, found.dtype) == (shape, like.dtype):
-        return found
     with writing_folder(keep.parent, stale_seconds=STALE_SECONDS) as temporary:
         result = new_array(temporary / keep.name, shape, like.dtype)
         _fill(result, chunks)

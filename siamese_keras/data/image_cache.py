@@ -26,7 +26,7 @@ from siamese_keras.data.disk_arrays import STALE_SECONDS, mapped, new_array
 from siamese_keras.data.photo import is_flat, photo_size, read_photo
 from siamese_keras.data.splits import image_digests
 from siamese_keras.errors import DataError
-from siamese_keras.files import writing_folder
+from siamese_keras.files import LAST_MTIME, writing_folder
 
 MAX_DEFAULT_SIZE = 64  # of images when no size is asked for: a training of minutes, not hours
 _VERSION = 2  # of the decoder and of the folder's layout
@@ -86,6 +86,8 @@ def load_pixels(
     )
     state = _state_of(paths, where if where.is_dir() else where.parent)
     cached = _read_cache(folder, state)
+    if cached is not None and any(_can_be_read(paths[i]) for i in cached.unread):
+        cached = None  # permission to read a file changes neither its size nor its time
     if cached is None:
         _write_cache(folder, state, paths, size, color_mode, progress)
         cached = _read_cache(folder, state)
@@ -94,8 +96,16 @@ def load_pixels(
     return cached
 
 
+def _can_be_read(path: str) -> bool:
+    try:
+        read_photo(Path(path).read_bytes())
+    except (DataError, OSError, MemoryError):
+        return False
+    return True
+
+
 def _state_of(paths: Sequence[str], folder: Path) -> str:
-    """Return the SHA-256 of the names of files within `folder`, their sizes and times of change."""
+    """Return the SHA-256 of the names of files, seen from `folder`, their sizes and times."""
     facts = array.array("q")
     for path in paths:
         try:
@@ -104,7 +114,7 @@ def _state_of(paths: Sequence[str], folder: Path) -> str:
             facts.extend((-1, -1))
             continue
         facts.append(status.st_size)
-        facts.append(status.st_mtime_ns)
+        facts.append(min(status.st_mtime_ns, LAST_MTIME))
     inside = f"{folder}{os.sep}"
     names = "\0".join([path.removeprefix(inside) for path in paths])
     state = hashlib.sha256(names.encode("utf-8", "surrogateescape"))

@@ -79,7 +79,12 @@ def load_image_files(
         DataError: When a class has no image that can be read, there are fewer than two classes, the
             parts' classes do not fit, or `strict` and a file cannot be read.
     """
+    groups = _without_unread_parts(groups, where)
     paths = list(itertools.chain.from_iterable(group.paths for group in groups))
+    group_of = np.repeat(np.arange(len(groups)), [len(group.paths) for group in groups])
+    # In an order that does not depend on the classes, which may change where the files do not.
+    order = sorted(range(len(paths)), key=paths.__getitem__)
+    paths, group_of = [paths[i] for i in order], group_of[order]
     pixels = load_pixels(
         paths,
         where,
@@ -88,7 +93,6 @@ def load_image_files(
         cache_dir=cache_dir,
         progress=progress,
     )
-    group_of = np.repeat(np.arange(len(groups)), [len(group.paths) for group in groups])
     if pixels.unread:
         named = [f"`{paths[i]}`: {reason}" for i, reason in pixels.unread.items()]
         _refuse_or_warn(named, len(paths), strict=strict)
@@ -107,6 +111,15 @@ def load_image_files(
     _check_classes(names_of, where)
     _warn_of_copies(groups, group_of, paths, pixels.digests)
     return _source(groups, group_of, pixels)
+
+
+def _without_unread_parts(groups: Sequence[ClassFiles], where: Path) -> Sequence[ClassFiles]:
+    """Return the groups without the test images where there are queries and a gallery."""
+    if not {"query", "gallery"} <= {group.part for group in groups}:
+        return groups
+    if left := sum(len(group.paths) for group in groups if group.part == "test"):
+        _log.warning("Not read, as `%s` has query and gallery images: %d test images", where, left)
+    return [group for group in groups if group.part != "test"]
 
 
 def printable(name: str) -> str:
@@ -164,10 +177,9 @@ def _warn_of_copies(
     for run in identical(digests[order]):
         same = order[run]
         owners = [groups[i] for i in group_of[same]]
-        first = owners[0].class_name
-        other = next((i for i, o in zip(same, owners, strict=True) if o.class_name != first), None)
-        if other is not None:
-            clashes.append(f"`{paths[same[0]]}` and `{paths[other]}`")
+        others = [owner.class_name != owners[0].class_name for owner in owners]
+        if any(others):
+            clashes.append(f"`{paths[same[0]]}` and `{paths[same[others.index(True)]]}`")
         if any(owner.part == "train" for owner in owners):
             for owner in owners:
                 if owner.part != "train":

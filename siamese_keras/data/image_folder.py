@@ -239,13 +239,15 @@ def _visible(
 
 
 def _is_of(kind: Callable[[os.DirEntry[str]], bool], entry: os.DirEntry[str]) -> bool:
-    """Return what `is_dir` or `is_file` of an entry says: a link to itself is neither."""
+    """Return what `is_dir` or `is_file` of an entry says.
+
+    A link to itself is neither. One that cannot be followed for another reason is taken for a file,
+    which is named when it cannot be read.
+    """
     try:
         return kind(entry)
     except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        return False
+        return error.errno != errno.ELOOP and kind is os.DirEntry.is_file
 
 
 def _is_hidden(name: str) -> bool:

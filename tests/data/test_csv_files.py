@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from siamese_keras.data import image_cache
 from siamese_keras.data.csv_files import load_csv
 from siamese_keras.data.datasets import load_dataset
 from siamese_keras.data.image_folder import load_image_folder
@@ -39,6 +40,26 @@ def test_a_split_column_is_honored(photos):
     assert [len(s) for s in (source.train, source.validation, source.test)] == [22, 7, 7]
 
 
+def test_another_label_does_not_decode_the_files_again(photos, tmp_path, monkeypatch):
+    rows = rows_of(photos)
+    load_dataset("csv", write_list(photos, rows), cache_dir=tmp_path / "cache", validation_size=6)
+    rows[0] = (rows[0][0], next(label for _, label in rows if label != rows[0][1]))
+    monkeypatch.setattr(image_cache, "read_photo", None)
+    path = write_list(photos, rows)
+    found = load_dataset("csv", path, cache_dir=tmp_path / "cache", validation_size=6)
+    monkeypatch.undo()
+    assert found.fingerprint == load_dataset("csv", path, validation_size=6).fingerprint
+
+
+def test_queries_and_a_gallery_take_the_place_of_test(photos, caplog):
+    places = ("train", "train", "gallery", "query", "test")
+    rows = [(*row, places[i % 5]) for i, row in enumerate(sorted(rows_of(photos)))]
+    dataset = load_dataset("csv", write_list(photos, rows, "path,label,split"), validation_size=6)
+    assert (len(dataset.train), len(dataset.test)) == (9, 14)
+    assert dataset.queries.sum() == 7
+    assert "7 test images" in caplog.text
+
+
 def test_semicolons_quotes_and_absolute_paths(photos, tmp_path):
     lines = [f'"{photos.parent / path}";"{label}"' for path, label in rows_of(photos)]
     (tmp_path / "other.csv").write_text("\r\n".join(["path;label", *lines]))
@@ -46,10 +67,12 @@ def test_semicolons_quotes_and_absolute_paths(photos, tmp_path):
 
 
 def test_a_missing_file_is_skipped_by_name(photos, caplog):
-    path = write_list(photos, [*rows_of(photos), ("photos/bag/gone.png", "bag")])
+    missing = [("photos/bag/gone.png", "bag"), ("x" * 9000, "bag")]
+    path = write_list(photos, [*missing, *rows_of(photos)])
     assert len(load_csv(path).train) == 36
-    assert "Skipping 1 of 37 images" in caplog.text
+    assert "Skipping 2 of 38 images" in caplog.text
     assert "gone.png`: No such file or directory" in caplog.text
+    assert "File name too long" in caplog.text
 
 
 @pytest.fixture
@@ -82,6 +105,13 @@ def test_a_folder_of_train_and_test_is_one_dataset(tmp_path, pixels):
     assert (len(source.train), len(source.test)) == (60, 40)
     (tmp_path / "fashion-mnist_test.csv").unlink()
     assert len(load_csv(tmp_path).train) == 60
+
+
+def test_pixels_of_queries_are_refused(tmp_path, pixels):
+    write_pixels(tmp_path / "train.csv", pixels)
+    write_pixels(tmp_path / "query.csv", pixels)
+    with pytest.raises(DataError, match=r"of train, validation or test\. Received: `.*query\.csv`"):
+        load_csv(tmp_path)
 
 
 def test_lists_of_train_and_test_may_be_two_files(photos):

@@ -58,7 +58,7 @@ def test_a_cache_holds_what_decoding_gives(paths, cache_dir, decoded, color_mode
         found = load_pixels(paths, HERE, 8, color_mode, cache_dir=cache_dir)
         assert_equal(found, expected)
         assert isinstance(found.images, np.memmap)
-    assert len(decoded) == 18  # the second time from the cache
+    assert len(decoded) == 19  # the second time from the cache, but for the one that is none
     (folder,) = cache_dir.iterdir()
     assert sorted(p.name for p in folder.iterdir()) == ["digests.npy", "facts.json", "images.npy"]
 
@@ -133,6 +133,33 @@ def without_digests(folder):
 
 def with_other_digests(folder):
     np.save(folder / "digests.npy", np.zeros(8))
+
+
+def test_a_file_that_could_not_be_read_for_a_time_is_tried_again(paths, cache_dir, monkeypatch):
+    """Permission to read it changes neither its size nor its time of change."""
+    with monkeypatch.context() as patch:
+        patch.setattr(image_cache, "read_photo", refuse_the_first(image_cache.read_photo))
+        assert set(load_pixels(paths, HERE, 8, "rgb", cache_dir=cache_dir).unread) == {0, 2}
+    found = load_pixels(paths, HERE, 8, "rgb", cache_dir=cache_dir)
+    assert_equal(found, load_pixels(paths, HERE, 8, "rgb"))
+
+
+def refuse_the_first(read):
+    refused = []
+
+    def read_another(content):
+        if content in refused or not refused:
+            refused.append(content)
+            raise PermissionError(13, "Permission denied")
+        return read(content)
+
+    return read_another
+
+
+def test_a_time_of_change_may_be_far_in_the_future(paths, cache_dir):
+    os.utime(paths[0], (0, 10_413_792_000))  # the year 2300
+    found = load_pixels(paths, HERE, 8, "rgb", cache_dir=cache_dir)
+    assert_equal(found, load_pixels(paths, HERE, 8, "rgb"))
 
 
 DAMAGES = [cut, empty, of_another_type, strange, without_digests, with_other_digests]
@@ -271,3 +298,22 @@ def test_the_default_size_is_the_median_of_the_smaller_sides(tmp_path):
     assert default_image_size([*files, *others]) == 24
     assert default_image_size([write("large.png", (300, 200))]) == 64
     assert default_image_size([]) == 64
+
+
+def test_a_cache_that_cannot_be_written_to_is_read(photos, cache_dir, monkeypatch):
+    load_dataset("folder", photos, cache_dir=cache_dir)
+    files = sorted(cache_dir.rglob("*"))
+    monkeypatch.setattr(disk_arrays.os, "access", lambda *_: False)
+    found = load_dataset("folder", photos, cache_dir=cache_dir, unseen_classes=["30%"])
+    assert found.fingerprint == load_dataset("folder", photos, unseen_classes=["30%"]).fingerprint
+    assert isinstance(found.train.images, np.memmap)
+    assert sorted(cache_dir.rglob("*")) == files
+
+
+def test_a_cache_is_not_made_a_class_of_the_images(photos):
+    for place in (photos, photos / "cache", photos / "c00" / "cache"):
+        with pytest.raises(ArgumentError, match="`cache_dir` must not be in the folder of the im"):
+            load_dataset("folder", photos, cache_dir=place)
+    assert not (photos / "cache").exists()
+    for _ in range(2):
+        assert len(load_dataset("folder", photos, cache_dir=photos / ".cache").train)

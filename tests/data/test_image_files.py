@@ -77,7 +77,7 @@ def test_unreadable_files_are_skipped_or_refused_all_at_once(draw, tmp_path, cap
     assert message.endswith("; and 58 more")
     with pytest.raises(DataError, match=r"^61 of 69 images cannot be read\.") as caught:
         load_image_files(files, HERE, strict=True)
-    assert all(f"broken{i}.png" in str(caught.value) for i in range(50))
+    assert str(caught.value).count("/broken") == 50
     assert str(caught.value).endswith("; and 11 more")
     assert len(load_image_files(files[:8], HERE, strict=True).train) == 8
 

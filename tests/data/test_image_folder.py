@@ -144,6 +144,14 @@ def test_links_that_lead_nowhere_are_passed_over(photos, place):
     assert len(find_image_files(photos)) == 36
 
 
+@pytest.mark.parametrize("place", [".", "bag"])
+def test_a_link_that_cannot_be_followed_does_not_hide_the_files_beside_it(photos, place, caplog):
+    (photos / place / "through.png").symlink_to(photos / "bag" / "01.png" / "none.png")
+    assert len(load_image_folder(photos, 28).train) == 36
+    assert "through.png" in caplog.text
+    assert len(find_image_files(photos)) == 37
+
+
 def test_hidden_folders_are_no_classes_of_train_or_test(parts):
     for hidden in HIDDEN:
         (parts / "train" / hidden).mkdir()
