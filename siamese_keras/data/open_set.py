@@ -103,6 +103,11 @@ def hold_out_classes(
     """
     if not unseen_classes:
         return dataset, None
+    if dataset.queries is not None and not dataset.is_open_set:
+        raise ArgumentError(
+            "`unseen_classes` must be empty where query and gallery images are of the classes that "
+            f"are trained on. Received: {', '.join(unseen_classes)}"
+        )
     unseen = choose_classes(unseen_classes, dataset.class_names, dataset.train.labels)
     if dataset.is_open_set:
         named = _share(unseen_classes[0], dataset.class_names) is None
@@ -122,8 +127,6 @@ def hold_out_classes(
         part: split.take(~np.isin(split.labels, held_out)) for part, split in dataset.splits.items()
     }
     is_held_out = np.isin(dataset.test.labels, held_out)
-    if dataset.queries is not None:
-        seen["queries"] = dataset.queries[~is_held_out]
     return dataclasses.replace(dataset, **seen), dataset.test.take(is_held_out)
 
 

@@ -20,7 +20,7 @@ _SEED = 0
 _QUERIES = 10_000  # of a few-shot figure, at least
 _EPISODES = 20_000  # at most: where most classes have one image, few episodes have a query
 _CLASSES, _OTHERS = 1_000, 2_000  # of the figures per class
-_MEMBERS, _DISTANCES = 100, 20_000_000  # of a class, and from all of them to the others
+_MEMBERS, _DISTANCES = 100, 40_000_000  # of a class, and from all of them to the others
 _FAR = (1e-3, 1e-1)  # the false accept rates that a threshold is usually chosen for
 
 
@@ -195,8 +195,9 @@ def class_figures(
     Returns:
         Columns of equal length: `label`; `images`; `sensitivity`, the share of its same pairs that
         are accepted, NaN for a class of one image; `specificity`, the share of its different pairs
-        that are rejected. Of more than 1,000 classes, 100 images of one, or 2,000 other images,
-        samples are taken.
+        that are rejected; NaN for a class without such pairs. Samples are taken of more than 1,000
+        classes, of more than 2,000 other images, and of more than 100 images of a class, or 20 of
+        each of 1,000 classes.
     """
     columns: dict[str, list[Any]] = {
         name: [] for name in ("label", "images", "sensitivity", "specificity")
@@ -206,7 +207,8 @@ def class_figures(
         columns["label"].append(label)
         columns["images"].append(images)
         columns["sensitivity"].append(float(accepted.mean()) if len(same) else float("nan"))
-        columns["specificity"].append(float(1 - calibration.same(different).mean()))
+        rejected = 1 - calibration.same(different).mean() if len(different) else np.nan
+        columns["specificity"].append(float(rejected))
     return columns
 
 
@@ -232,7 +234,8 @@ def _class_distances(
         outside = np.square(own).sum(axis=1)[:, np.newaxis] + squares - 2 * own @ other_embeddings.T
         outside = np.sqrt(np.maximum(outside[:, other_classes != index], 0))
         same = within[np.triu_indices(len(members), 1)]
-        found.append((int(present[index]), int(count[index]), same, outside.ravel()))
+        outside = outside.ravel().astype(np.float32)
+        found.append((int(present[index]), int(count[index]), same, outside))
     return found
 
 
@@ -255,7 +258,7 @@ def operating_point_inconsistency(embeddings: np.ndarray, labels: np.ndarray) ->
         Zhang et al., "Threshold-Consistent Margin Loss for Open-World Deep Metric Learning" (2023),
         arXiv 2307.04047.
     """
-    classes = [group for group in _class_distances(embeddings, labels) if len(group[2])]
+    classes = [c for c in _class_distances(embeddings, labels) if len(c[2]) and len(c[3])]
     lowest, highest = np.quantile(np.concatenate([c[3] for c in classes]), _FAR)
     thresholds = np.linspace(lowest, highest, 101)
     utility = []

@@ -46,6 +46,14 @@ def test_unseen_classes_are_held_out_by_name_or_number(sample):
     assert none is None
 
 
+def test_unseen_classes_are_not_held_out_beside_queries(sample):
+    queries = np.arange(len(sample.test)) % 2 == 0
+    searched = dataclasses.replace(sample, queries=queries)
+    assert hold_out_classes(searched, []) == (searched, None)
+    with pytest.raises(ArgumentError, match="where query and gallery images are of the classes"):
+        hold_out_classes(searched, ["3", "6"])
+
+
 @pytest.mark.parametrize(
     ("classes", "message"),
     [

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from siamese_keras.errors import ArgumentError
+from siamese_keras.evaluation import open_set
 from siamese_keras.evaluation.open_set import (
     class_figures,
     few_shot,
@@ -226,3 +227,12 @@ def test_few_shot_ends_where_hardly_any_class_can_be_asked_about(rng, monkeypatc
     embeddings, labels = clouds(rng, [1] * 500 + [2])
     with pytest.raises(ArgumentError, match="No class of 4 episodes has more than 1 images"):
         few_shot(embeddings, labels, ways=2, shots=1, seed=0)
+
+
+def test_a_class_that_all_others_of_the_sample_are_of_has_no_specificity(rng, monkeypatch):
+    monkeypatch.setattr(open_set, "_OTHERS", 1)
+    embeddings, labels = rng.normal(size=(40, 3)), np.repeat([0, 1], 20)
+    columns = class_figures(embeddings, labels, Calibration(1.0, 1.0))
+    assert sum(map(np.isnan, columns["specificity"])) == 1
+    found = open_set_metrics(embeddings, labels, Calibration(1.0, 1.0))
+    assert np.isfinite([found["opis"], found["specificity"], found["sensitivity"]]).all()
