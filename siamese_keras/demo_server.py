@@ -61,13 +61,12 @@ def serve(
     with _listen(host, port) as listener, tempfile.TemporaryDirectory() as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # which Gradio reads when it is imported, too
         app = _make_app(verifier, gallery, Path(folder))
-        _run(app, listener, page_url(host, listener.getsockname()[1]), open_browser=open_browser)
+        _run(app, listener, page_url(*listener.getsockname()[:2]), open_browser=open_browser)
 
 
 def page_url(host: str, port: int) -> str:
-    """Return the address that a browser of this machine opens for a host that is listened on."""
-    if host in ("0.0.0.0", "::"):  # all addresses of this machine, and not one that opens
-        host = "localhost"
+    """Return the address that a browser of this machine opens for one that is listened on."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # all addresses of this machine
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from siamese_keras.errors import DataError, ModelError
-from siamese_keras.files import atomic_path
+from siamese_keras.files import LAST_MTIME, atomic_path
 from siamese_keras.gallery import Embed, Progress, check_not_empty, embed_files, gallery_files
 
 _log = logging.getLogger(__name__)
@@ -100,6 +100,7 @@ def build_index(
 
     Raises:
         DataError: When it is not a folder or has no image that can be read.
+        ModelError: When a server has changed its model meanwhile.
     """
     fingerprint = model_fingerprint(embed)
     if before is not None and not is_same_model(before, fingerprint, invert=invert):
@@ -135,6 +136,8 @@ def build_index(
         fingerprint=fingerprint,
         invert=invert,
     )
+    if not is_same_model(index, model_fingerprint(embed), invert=invert):
+        raise ModelError("The server has changed its model meanwhile: index the folder again.")
     gone = 0 if before is None else len(set(before.names.tolist()) - set(index.names.tolist()))
     return index, Changes(embedded=len(read), kept=len(kept), removed=gone)
 
@@ -145,7 +148,7 @@ def _state(path: Path) -> tuple[int, int]:
         found = path.stat()
     except OSError:
         return -1, -1
-    return found.st_size, found.st_mtime_ns
+    return found.st_size, min(found.st_mtime_ns, LAST_MTIME)
 
 
 def write_index(path: Path, index: Index) -> None:

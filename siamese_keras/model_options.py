@@ -35,7 +35,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=_number("a positive number of seconds", lambda x: x > 0),
+        type=_number("a number of seconds up to 1e6", lambda x: 0 < x <= 1e6),
         default=10.0,
         help="seconds to wait for --url (default: 10)",
     )

@@ -266,7 +266,7 @@ class Verifier:
         Raises:
             DataError: When an array is not uint8 or of another shape than the model's images.
             RequestError: When a file is not an image that can be decoded, which the message names,
-                or an exported model refuses the shape of an array.
+                an exported model refuses the shape of an array, or an embedding is not finite.
             OSError: When a file cannot be read.
             ModelError: When the model does not answer.
         """
@@ -275,7 +275,7 @@ class Verifier:
         parts: list[np.ndarray] = []
         done = 0
         for batch, names in self._batches(images):
-            parts.append(call_by_name(names, self._model.embed, batch))
+            parts.append(self._embed_batch(batch, names))
             done += len(names)
             if progress is not None:
                 progress(done, len(images))
@@ -320,6 +320,13 @@ class Verifier:
         model = self._model
         return images.batches(model.batch_size, model.image_shape, invert=self.invert)
 
+    def _embed_batch(self, batch: Batch, names: list[str]) -> np.ndarray:
+        embeddings = call_by_name(names, self._model.embed, batch)
+        finite = np.isfinite(embeddings).all(axis=1)
+        if not finite.all():  # compared with others, it would be neither near nor far
+            raise RequestError(f"{names[finite.argmin()]}: its embedding is not finite.")
+        return embeddings
+
     def _compare_batch(
         self, left: Batch, names: list[str], right: Batch, others: list[str], prior: float
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -337,10 +344,7 @@ class Verifier:
             if self._chosen_threshold is not None:
                 same = distance <= self._chosen_threshold
             return distance, expit(log_odds), same
-        embedded = [
-            call_by_name(side_names, self._model.embed, side)
-            for side, side_names in ((left, names), (right, others))
-        ]
+        embedded = self._embed_batch(left, names), self._embed_batch(right, others)
         distance = np.linalg.norm(embedded[0] - embedded[1], axis=1)
         similarity = self.calibration.similarity(distance, prior=prior)
         return distance, similarity, self.calibration.same(distance)

@@ -272,8 +272,8 @@ def start(exported, tmp_path):
     [
         ("127.0.0.1", "http://127.0.0.1:7860/"),
         ("::1", "http://[::1]:7860/"),
-        ("0.0.0.0", "http://localhost:7860/"),
-        ("::", "http://localhost:7860/"),
+        ("0.0.0.0", "http://127.0.0.1:7860/"),
+        ("::", "http://[::1]:7860/"),
     ],
 )
 def test_the_address_of_the_page_is_one_that_opens(host, expected):

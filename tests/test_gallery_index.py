@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from siamese_keras import fit, load_verifier
 from siamese_keras.errors import ArgumentError, DataError, ModelError
-from siamese_keras.gallery_index import Changes, read_index, write_index
+from siamese_keras.gallery_index import Changes, build_index, read_index, write_index
 
 
 @pytest.fixture
@@ -127,6 +127,17 @@ def test_an_index_of_another_model_is_refused_and_made_anew(tiny, other, folder,
         assert other.index(folder, path) == Changes(embedded=6, kept=0, removed=0)
     assert "The index there is of another model: embedding all images anew." in caplog.messages
     other.search(folder / "0.png", path)
+
+
+def test_a_server_that_changes_its_model_meanwhile_makes_no_index(tiny, folder):
+    asked = []
+
+    def embed(images):
+        asked.append(images)
+        return tiny.embed(images) * (1 if len(asked) == 1 else -1)
+
+    with pytest.raises(ModelError, match="changed its model meanwhile: index the folder again"):
+        build_index(embed, folder, batch_size=4)
 
 
 def test_an_index_of_inverted_images_is_another_one(tiny, tiny_run, folder, tmp_path):

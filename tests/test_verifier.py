@@ -375,6 +375,15 @@ def test_a_model_without_calibration_embeds_and_does_not_compare(tiny, sample):
         verifier.evaluate(None)
 
 
+def test_embeddings_that_are_not_finite_are_refused(tiny_run, sample):
+    verifier = load_verifier(tiny_run)
+    base = verifier.base_model
+    base.set_weights([np.full_like(weights, np.nan) for weights in base.get_weights()])
+    for ask in (verifier.embed, lambda images: verifier.compare(images, images)):
+        with pytest.raises(RequestError, match=r"^image 0: its embedding is not finite\.$"):
+            ask(sample.test.images[:2])
+
+
 @pytest.mark.parametrize(
     "address",
     [

@@ -18,5 +18,6 @@ def check_model_url(url: str) -> None:
         fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is not a number
         fits = False
+    fits &= url.isascii() and url.isprintable() and " " not in url
     if not fits or not parts.path.startswith("/v1/models/"):
         raise ArgumentError(f"`url` must be http://HOST:PORT/v1/models/NAME. Received: {url}")

@@ -26,7 +26,7 @@ from siamese_keras.serving.formats import format_of
 Ask = Callable[[str, Mapping[str, Batch]], dict[str, np.ndarray]]
 
 _BATCH_SIZE = 64
-_REQUEST_BYTES = 16_000_000  # of images in a request, where it has more than one
+_REQUEST_BYTES = 16_000_000  # of images in a request, in JSON up to five times as many
 
 
 class ExportedModel:
@@ -218,7 +218,10 @@ def connect(url: str, *, timeout: float = 10.0) -> Ask:
         outputs = _post(f"{url}:predict", {"signature_name": signature, "inputs": columns}, timeout)
         if not isinstance(outputs, dict):  # the server does not name a single output
             outputs = {"embedding": outputs}
-        return {name: np.asarray(values) for name, values in outputs.items()}
+        try:
+            return {name: np.asarray(values) for name, values in outputs.items()}
+        except ValueError:  # rows of several lengths
+            raise ModelError(f"`{url}` does not answer as TensorFlow Serving does.") from None
 
     return ask
 
@@ -249,6 +252,6 @@ def _post(url: str, content: dict[str, Any], timeout: float) -> Any:
 
 def _stated_reason(error: urllib.error.HTTPError) -> str:
     try:
-        return plain_reason(json.load(error)["error"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return plain_reason(str(json.load(error)["error"]))
+    except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException):
         return str(error.reason)

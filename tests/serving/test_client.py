@@ -104,6 +104,8 @@ def test_a_saved_model_that_cannot_be_loaded_or_lacks_a_signature_is_named(tmp_p
         "http://localhost:0/v1/models/m",
         "http:///v1/models/m",
         "gs://bucket/v1/models/m",
+        "http://localhost:8501/v1/models/m\u00f6bel",
+        "http://localhost:8501/v1/models/my model",
         "",
     ],
 )
@@ -207,6 +209,7 @@ def test_large_photos_come_in_requests_of_a_few():
         (200, b'{"error": "x"}', "does not answer as TensorFlow Serving does"),
         (200, b'{"outputs": {"scores": [1]}}', "not an export of this package"),
         (200, b'{"outputs": [1, 2]}', "not an export of this package"),
+        (200, b'{"outputs": [[1, 2], [3]]}', "does not answer as TensorFlow Serving does"),
         (200, b'{"outputs": {"distance": 1, "similarity": "x", "same": null}}', "not an export"),
         (
             200,
@@ -215,6 +218,7 @@ def test_large_photos_come_in_requests_of_a_few():
         ),
         (500, b"\xff\xfe", "answered 500"),
         (503, b'{"error": "busy"}', "answered 503: busy"),
+        (404, b'{"error": {"code": 404}}', "answered 404: {'code': 404}"),
         (404, b'{"error": "Servable not found"}', "answered 404: Servable not found"),
     ],
 )
