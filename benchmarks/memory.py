@@ -82,7 +82,7 @@ def train(folder: Path, cache_dir: Path) -> dict[str, Any]:
         "pixel_bytes": count * int(np.prod(dataset.image_shape)),
         "limit_bytes": LIMIT,
         "peak_bytes": peak.bytes,
-        **{f"{name}_seconds": round(value, 1) for name, value in seconds.items()},
+        **{f"{name}_seconds": round(value, 2) for name, value in seconds.items()},
     }
 
 
