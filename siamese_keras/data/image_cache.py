@@ -114,7 +114,8 @@ def _state_of(paths: Sequence[str], folder: Path) -> str:
             facts.extend((-1, -1))
             continue
         facts.append(status.st_size)
-        facts.append(min(status.st_mtime_ns, LAST_MTIME))
+        mtime = status.st_mtime_ns
+        facts.append(mtime if mtime < LAST_MTIME else LAST_MTIME)  # a call of `min` takes longer
     inside = f"{folder}{os.sep}"
     names = "\0".join([path.removeprefix(inside) for path in paths])
     state = hashlib.sha256(names.encode("utf-8", "surrogateescape"))

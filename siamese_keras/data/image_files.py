@@ -83,8 +83,9 @@ def load_image_files(
     paths = list(itertools.chain.from_iterable(group.paths for group in groups))
     group_of = np.repeat(np.arange(len(groups)), [len(group.paths) for group in groups])
     # In an order that does not depend on the classes, which may change where the files do not.
-    order = sorted(range(len(paths)), key=paths.__getitem__)
-    paths, group_of = [paths[i] for i in order], group_of[order]
+    if paths != sorted(paths):
+        order = sorted(range(len(paths)), key=paths.__getitem__)
+        paths, group_of = [paths[i] for i in order], group_of[order]
     pixels = load_pixels(
         paths,
         where,
