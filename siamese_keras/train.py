@@ -120,6 +120,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
             return _work(wanted, options)
         if options.resume:
             with resumable(options.resume), locked_run(options.resume, resume=True):
+                if wanted.seeds:  # whose epochs are in no other file
+                    wanted.save(options.resume)
                 return _run(wanted, options.resume, options)
         if wanted.config.dataset == "folder" and wanted.data_dir is not None:
             check_outside(wanted.data_dir, options.run_dir or Path("runs"), "run_dir")
@@ -265,9 +267,10 @@ def _train(
         for option, path in (("--data-dir", command.data_dir), ("--cache-dir", command.cache_dir)):
             score += [option, str(path)] if path else []
         print(
-            f"\ninterrupted in epoch {verifier.training['epochs']} of {config.epochs}; the model "
-            f"is kept in {run_dir}\nscore it: {shlex.join(score)}\n"
-            f"resume:   {resume_command(options.resume or run_dir)}"
+            f"\ninterrupted in epoch {verifier.training['epochs']} of "
+            f"{config.epochs + config.fine_tune}; the model is kept in {run_dir}\n"
+            f"score it: {shlex.join(score)}\n"
+            f"resume:   {resume_command(run_dir.parent if command.seeds else run_dir)}"
         )
         return None
     if not options.quiet:

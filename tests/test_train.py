@@ -448,7 +448,8 @@ def test_a_training_of_several_seeds_is_resumed(fits, tmp_path, capsys):
     fits.interrupted = True
     assert run("--seeds", "3,5", "--run-dir", tmp_path / "seeds") == 130
     (tmp_path / "seeds" / "seed-3" / "history.csv").write_text("")
-    assert "resume:   python -m siamese_keras.train --resume" in capsys.readouterr().out
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"resume:   python -m siamese_keras.train --resume {tmp_path / 'seeds'}"
     fits.interrupted = False
     assert main(["--resume", str(tmp_path / "seeds")]) == 0
     assert [(call.config.seed, call.resume) for call in fits.calls] == [

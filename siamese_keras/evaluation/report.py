@@ -224,8 +224,9 @@ def _deduplicated(scores: Scores, dataset: Dataset) -> dict[str, Any]:
     found: dict[str, Any] = {"removed_images": int((~fresh).sum())}
     if len(set(scores.pairs.different[kept])) == 2:
         found |= metrics.verification(
-            scores.pairs.take(kept), scores.distance[kept], scores.calibration
-        )
+            scores.pairs.take(kept), scores.distance[kept], scores.calibration,
+            classes=dataset.test.labels if dataset.is_open_set else None,
+        )  # fmt: skip
     return found
 
 

@@ -136,7 +136,14 @@ def _stage_outputs(network: keras.Model, stages: int) -> list[Any]:
     """Return the outputs of the last layers of the last stages, from the first to the last."""
     output: Any = network.outputs[0]
     maps: list[Any] = [x for layer in network.layers if (x := _map_of(layer)) is not None]
-    lowest = output.shape[1] if output.ndim == 4 else min(x.shape[1] for x in maps)
+    if stages == 1:
+        return [output]
+    if not network.input_shape[1] or not maps:
+        raise ArgumentError(
+            "`backbone_stages` must be 1 for a backbone without maps of a fixed size: save it with "
+            f"an input shape and without pooling. Received: backbone_stages={stages}"
+        )
+    lowest = output.shape[1] if output.ndim == 4 else maps[-1].shape[1]
     last_of: dict[int, Any] = {}
     for x in maps:
         # The input's resolution has the preprocessing alone; smaller than the output's are the

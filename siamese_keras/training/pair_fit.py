@@ -94,6 +94,7 @@ def fit_pairs(
     steps = passes * pass_steps
     planned = steps * config.epochs
     last_epoch = first_epoch + config.epochs
+    is_first_part = config.fine_tune > 0 and first_epoch == 0
     if batch_size < replicas.number:
         raise ArgumentError(
             "`batch_size` must be at least the number of replicas, which share a batch: "
@@ -155,7 +156,7 @@ def fit_pairs(
             ),
             *callbacks,
             History(state.history, history_file),
-            Guard(config.margin, model.get_weights() if state.is_past(first_epoch) else ()),
+            Guard(config.margin, model.get_weights() if first_epoch or epoch or step else ()),
             KeepBest(state, patience=config.early_stopping, keep_weights=config.keep == "best"),
             Checkpoints(
                 state,
@@ -170,6 +171,8 @@ def fit_pairs(
         ]
         try:
             stopped = is_stale(state, epoch, config.early_stopping)
+            if stopped:
+                _log.info("The training stopped early, after epoch %d.", epoch)
             if step and not stopped:
                 stopped = fit_epochs(epoch, epoch + 1, done=step)
                 epoch += 1
@@ -184,7 +187,7 @@ def fit_pairs(
         "fit_seconds": round(state.seconds, 2),
         "epochs": len(state.history.get("loss", ())),
         "interrupted": stop.requested is not None
-        and int(np.asarray(model.optimizer.iterations)) < planned,
+        and (is_first_part or int(np.asarray(model.optimizer.iterations)) < planned),
         "bfloat16": bfloat16,
         "images_per_class": images_per_class,
         "replicas": replicas.number,
@@ -219,7 +222,8 @@ def _compiled(
             config.optimizer, config.learning_rate, schedule=config.schedule, steps=steps
         )
         model.compile(optimizer=optimizer, loss=_loss(config), metrics=metrics)
-        optimizer.build(model.trainable_variables)  # or the step would be traced twice
+        # Or the step would be traced twice. Keras may have put one that scales the loss around it.
+        model.optimizer.build(model.trainable_variables)
     return model, metrics
 
 

@@ -18,9 +18,9 @@ from siamese_keras.config import Config
 from siamese_keras.data.open_set import hold_out_classes
 from siamese_keras.data.pairs import check_labels
 from siamese_keras.data.splits import Dataset, Split
-from siamese_keras.errors import ArgumentError, SiameseKerasError, TrainingError
+from siamese_keras.errors import ArgumentError, DataError, SiameseKerasError, TrainingError
 from siamese_keras.evaluation.protocol import calibrate_embeddings, validation_auc
-from siamese_keras.files import locked_run
+from siamese_keras.files import atomic_path, locked_run
 from siamese_keras.models.backbone import build_backbone, build_head, unfreeze, with_head
 from siamese_keras.models.base_model import build_base_model, extend_base_model
 from siamese_keras.models.false_accepts import count_false_accepts
@@ -112,8 +112,9 @@ def fit(
     if tensorboard and run_dir is None:
         raise ArgumentError("`tensorboard` needs a `run_dir` to write the logs to.")
     seen, unseen = hold_out_classes(dataset, config.unseen_classes)
-    for split in (*seen.splits.values(), *([] if unseen is None else [unseen])):
-        check_labels(split.labels)  # now rather than after the training
+    for part, split in {**seen.splits, "unseen": unseen}.items():
+        if split is not None:
+            _check_labels(split, part)  # now rather than after the training
     if not checkpoint_minutes > 0:
         raise ArgumentError(
             f"`checkpoint_minutes` must be greater than 0. Received: {checkpoint_minutes}"
@@ -131,6 +132,7 @@ def fit(
             state.resume()
         keras.utils.set_random_seed(config.seed)
         if folder is not None:
+            stack.enter_context(_restored_when_refused(folder))
             for name in ("model.json", "metrics.json"):  # of the model that is trained further
                 (folder / name).unlink(missing_ok=True)
             config.save(folder / "config.json")
@@ -148,6 +150,27 @@ def fit(
         )
         with lost_worker(replicas):
             return _fit(dataset, seen, config, folder, base_model, state, fit_stage)
+
+
+def _check_labels(split: Split, part: str) -> None:
+    try:
+        check_labels(split.labels)
+    except DataError as error:
+        raise DataError(f"The {part} images make no pairs. {error}") from None
+
+
+@contextlib.contextmanager
+def _restored_when_refused(folder: Path) -> Iterator[None]:
+    """Put back what describes a run when its training cannot go on as it was asked to."""
+    paths = [folder / name for name in ("config.json", "model.json", "metrics.json")]
+    before = {path: path.read_bytes() for path in paths if path.is_file()}
+    try:
+        yield
+    except ArgumentError:
+        for path, content in before.items():
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(content)
+        raise
 
 
 def _of_dataset(config: Config, dataset: Dataset) -> Config:
@@ -181,7 +204,7 @@ def _fit(
             config=config,
             class_names=dataset.class_names,
             name=dataset.name,
-            training={**facts, "data": dataset.fingerprint, "images": _sizes(dataset)},
+            training={**facts, "data": dataset.fingerprint, "images": _sizes(seen)},
             history=state.history,
         )
         embeddings, labels = verifier.embed(seen.validation.images), seen.validation.labels

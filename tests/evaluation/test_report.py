@@ -312,6 +312,7 @@ def test_the_report_of_unseen_classes_alone(sample, tiny):
     found = report.metrics
     assert "unseen" not in found
     assert "test_hard" not in found  # the classes most easily confused are those of validation
+    assert found["test_deduplicated"] == {"removed_images": 0, **found["test"]}
     assert found["open_set"]["num_classes"] == 3
     assert found["open_set"] == open_set_metrics(
         report.embeddings["test"], dataset.test.labels, tiny.calibration

@@ -70,6 +70,19 @@ def test_too_many_stages_are_refused(saved):
         build_backbone(saved(), (16, 16, 3), stages=4)
 
 
+def test_a_network_of_any_size_gives_its_last_stage_alone(saved, images):
+    network = saved(size=None)
+    assert build_backbone(network, (16, 16, 3), stages=1)(images).shape == (5, 8)
+    with pytest.raises(ArgumentError, match=r"must be 1 for a backbone without maps of a fixed"):
+        build_backbone(network, (16, 16, 3), stages=2)
+
+
+def test_a_pooled_network_has_as_many_stages(saved, images):
+    features = build_backbone(saved(pooled=True), (16, 16, 3), stages=3)(images)
+    expected = build_backbone(saved(), (16, 16, 3), stages=3)(images)
+    np.testing.assert_allclose(features, expected, atol=1e-5)
+
+
 def test_gray_images_get_three_equal_channels(saved, images):
     gray = images[..., :1]
     path = saved()

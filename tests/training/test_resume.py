@@ -9,7 +9,7 @@ from helpers.backbones import write_backbone
 from helpers.tiny import TINY
 
 from siamese_keras import Config, fit, load_verifier
-from siamese_keras.errors import ArgumentError, DataError
+from siamese_keras.errors import ArgumentError, DataError, TrainingError
 from siamese_keras.evaluation.protocol import validation_auc
 from siamese_keras.files import read_columns
 from siamese_keras.training.checkpoints import Checkpoint, newest_checkpoint, write_checkpoint
@@ -209,6 +209,17 @@ def test_more_epochs_must_not_be_shorter_ones(sample, tmp_path):
         train(sample, tmp_path, dataclasses.replace(config, epochs=6), resume=True)
 
 
+def test_a_refusal_leaves_a_finished_run_as_it_was(sample, tmp_path):
+    config = dataclasses.replace(CONFIG, schedule="constant", learning_rate=1e-3)
+    expected = train(sample, tmp_path, config)
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.json")}
+    assert {"config.json", "model.json"} <= set(before)
+    with pytest.raises(ArgumentError, match=r"as many steps as those before"):
+        train(sample, tmp_path, dataclasses.replace(config, epochs=6), resume=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.json")} == before
+    assert_equal(load_verifier(tmp_path), expected)
+
+
 def test_resume_needs_a_folder(sample, tmp_path):
     with pytest.raises(ArgumentError, match="`resume` needs the `run_dir`"):
         fit(sample, CONFIG, resume=True)
@@ -244,6 +255,14 @@ def test_a_backbone_and_its_head_are_resumed(sample, with_backbone, tmp_path, tu
     with pytest.raises(KilledError):
         train(sample, tmp_path, config, callbacks=[kill], checkpoint_minutes=1e-9)
     assert_equal(train(sample, tmp_path, config, resume=True), expected)
+
+
+def test_a_fine_tuning_that_fails_leaves_the_trained_head(sample, with_backbone, tmp_path):
+    config = dataclasses.replace(with_backbone[0], fine_tune_learning_rate=1e30)
+    with pytest.raises(TrainingError):
+        train(sample, tmp_path, config)
+    weights = keras.models.load_model(tmp_path / "outer.keras").get_weights()
+    assert all(np.isfinite(values).all() for values in weights)
 
 
 def test_training_stops_early_and_keeps_the_best_weights(sample, tmp_path):
