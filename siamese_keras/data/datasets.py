@@ -195,16 +195,17 @@ def _cut(source: Source, name: str, validation_size: int, unseen_classes: Sequen
             DEFAULT_SHARE,
         )
     if unseen_classes and source.queries is None:
+        given = [split for split in splits if split is not None]
         dataset = cut_classes(
-            join_splits([split for split in splits if split is not None]),
+            join_splits(given),
             source.class_names,
             unseen_classes,
             name=name,
             validation_size=validation_size,
         )
         if dataset is not None:
-            if len([split for split in splits if split is not None]) > 1:
-                _log.info("All images are cut by class, those of the test folder as well.")
+            if len(given) > 1:
+                _log.info("Given test and validation images are cut by class like all others.")
             return dataset
     return cut_dataset(source, name=name, validation_size=validation_size, test_share=TEST_SHARE)
 

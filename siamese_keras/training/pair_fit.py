@@ -156,7 +156,7 @@ def fit_pairs(
             ),
             *callbacks,
             History(state.history, history_file),
-            Guard(config.margin, model.get_weights() if first_epoch or epoch or step else ()),
+            Guard(config.margin, model.get_weights() if epoch or step else ()),
             KeepBest(state, patience=config.early_stopping, keep_weights=config.keep == "best"),
             Checkpoints(
                 state,

@@ -20,7 +20,7 @@ from siamese_keras.data.pairs import check_labels
 from siamese_keras.data.splits import Dataset, Split
 from siamese_keras.errors import ArgumentError, DataError, SiameseKerasError, TrainingError
 from siamese_keras.evaluation.protocol import calibrate_embeddings, validation_auc
-from siamese_keras.files import atomic_path, locked_run
+from siamese_keras.files import locked_run
 from siamese_keras.models.backbone import build_backbone, build_head, unfreeze, with_head
 from siamese_keras.models.base_model import build_base_model, extend_base_model
 from siamese_keras.models.false_accepts import count_false_accepts
@@ -132,10 +132,8 @@ def fit(
             state.resume()
         keras.utils.set_random_seed(config.seed)
         if folder is not None:
-            stack.enter_context(_restored_when_refused(folder))
-            for name in ("model.json", "metrics.json"):  # of the model that is trained further
-                (folder / name).unlink(missing_ok=True)
-            config.save(folder / "config.json")
+            begin = functools.partial(_begin, folder, config)
+            callbacks = [keras.callbacks.LambdaCallback(on_train_begin=begin), *callbacks]
             if tensorboard:
                 callbacks = [*callbacks, keras.callbacks.TensorBoard(folder / "tensorboard")]
         fit_stage = functools.partial(
@@ -159,18 +157,14 @@ def _check_labels(split: Split, part: str) -> None:
         raise DataError(f"The {part} images make no pairs. {error}") from None
 
 
-@contextlib.contextmanager
-def _restored_when_refused(folder: Path) -> Iterator[None]:
-    """Put back what describes a run when its training cannot go on as it was asked to."""
-    paths = [folder / name for name in ("config.json", "model.json", "metrics.json")]
-    before = {path: path.read_bytes() for path in paths if path.is_file()}
-    try:
-        yield
-    except ArgumentError:
-        for path, content in before.items():
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(content)
-        raise
+def _begin(folder: Path, config: Config, _: Any = None) -> None:
+    """Write the settings of a run, and remove the figures of the model that is trained further.
+
+    Not before the first step: what is refused leaves a run that was there as it was.
+    """
+    for name in ("model.json", "metrics.json"):
+        (folder / name).unlink(missing_ok=True)
+    config.save(folder / "config.json")
 
 
 def _of_dataset(config: Config, dataset: Dataset) -> Config:

@@ -9,7 +9,7 @@ from helpers.backbones import write_backbone
 from helpers.tiny import TINY
 
 from siamese_keras import Config, fit, load_verifier
-from siamese_keras.errors import ArgumentError, DataError, TrainingError
+from siamese_keras.errors import ArgumentError, DataError, ModelError, TrainingError
 from siamese_keras.evaluation.protocol import validation_auc
 from siamese_keras.files import read_columns
 from siamese_keras.training.checkpoints import Checkpoint, newest_checkpoint, write_checkpoint
@@ -218,6 +218,18 @@ def test_a_refusal_leaves_a_finished_run_as_it_was(sample, tmp_path):
         train(sample, tmp_path, dataclasses.replace(config, epochs=6), resume=True)
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.json")} == before
     assert_equal(load_verifier(tmp_path), expected)
+
+
+def test_a_backbone_that_is_gone_leaves_a_finished_run_as_it_was(sample, with_backbone, tmp_path):
+    network = write_backbone(tmp_path / "network.keras")
+    config = dataclasses.replace(with_backbone[0], backbone=str(network), fine_tune=0)
+    run = tmp_path / "run"
+    train(sample, run, config)
+    before = {path.name: path.read_bytes() for path in run.glob("*.json")}
+    network.unlink()
+    with pytest.raises(ModelError, match=r"network\.keras` is missing"):
+        train(sample, run, config, resume=True)
+    assert {path.name: path.read_bytes() for path in run.glob("*.json")} == before
 
 
 def test_resume_needs_a_folder(sample, tmp_path):
