@@ -10,6 +10,7 @@ from keras import layers
 
 from siamese_keras.config import Activation, Architecture, Pooling, ShiftAveraging
 from siamese_keras.errors import ArgumentError, check_choice
+from siamese_keras.models.batch_normalization import BatchNormalization
 from siamese_keras.models.image_ops import flip_images, shift_images
 from siamese_keras.models.unit_length import UnitNormalization
 
@@ -27,7 +28,7 @@ def _convolution(x: Any, filters: int, name: str, *, pool: bool = False) -> Any:
     if pool:  # first: batch normalization then has a quarter of the values
         x = layers.MaxPooling2D(padding="same", name=f"pool{name}")(x)
     # The statistics follow the weights at once: a short training has some hundred steps.
-    x = layers.BatchNormalization(momentum=0.9, name=f"norm{name}")(x)
+    x = BatchNormalization(momentum=0.9, name=f"norm{name}")(x)
     return layers.ReLU(name=f"relu{name}")(x)
 
 
