@@ -116,8 +116,7 @@ def _state_of(paths: Sequence[str], folder: Path) -> str:
         facts.append(status.st_size)
         mtime = status.st_mtime_ns
         facts.append(mtime if mtime < LAST_MTIME else LAST_MTIME)  # a call of `min` takes longer
-    inside = f"{folder}{os.sep}"
-    names = "\0".join([path.removeprefix(inside) for path in paths])
+    names = "\0".join(["", *paths]).replace(f"\0{folder}{os.sep}", "\0")[1:]
     state = hashlib.sha256(names.encode("utf-8", "surrogateescape"))
     state.update(facts)
     return state.hexdigest()

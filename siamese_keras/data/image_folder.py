@@ -144,13 +144,19 @@ def _class_folders(folder: Path, *, least: int) -> list[Path]:
         )
     if len(subfolders) == 1:
         return subfolders
-    names = {path: {sub.name for sub in _subfolders(path)} for path in subfolders}
-    for path, inside in names.items():
-        if len(inside) > 1 and inside == {other.name for other in subfolders if other != path}:
-            _log.warning("Not read, as it repeats the folders beside it: `%s`", path)
-            return [other for other in subfolders if other != path]
-    first = names[subfolders[0]]
-    if len(first) > 1 and all(names[p] == first and not _images(p) for p in subfolders):
+    names = {path.name for path in subfolders}
+    for path in subfolders:
+        other = subfolders[path == subfolders[0]]
+        # Files that are many are not listed for this: that takes a second for 500,000.
+        if os.path.isdir(path / other.name):  # noqa: PTH112 - False for one that cannot be read
+            inside = _subfolder_names(path)
+            if len(inside) > 1 and inside == names - {path.name}:
+                _log.warning("Not read, as it repeats the folders beside it: `%s`", path)
+                return [other for other in subfolders if other != path]
+    first = _subfolder_names(subfolders[0])
+    if len(first) > 1 and all(
+        _subfolder_names(path) == first and not _images(path) for path in subfolders
+    ):
         raise DataError(
             f"`{folder}` must have a subfolder for each class. Its subfolders "
             f"{shortened([path.name for path in subfolders])} all hold {shortened(first)}: name "
@@ -163,7 +169,7 @@ def _class_files(folder: Path, *, strict: bool) -> tuple[list[str], list[str]]:
     """Return the image files of a class, and the names of its other files."""
 
     def skip(error: OSError) -> None:
-        if strict:
+        if strict or error.filename == str(folder):
             raise DataError(f"`{error.filename}` cannot be read. {error.strerror}") from None
         _log.warning("Skipping `%s`: %s", error.filename, error.strerror)
 
@@ -262,6 +268,10 @@ def _subfolders(folder: Path) -> list[Path]:
         return sorted(Path(entry.path) for entry in folders)
     except OSError as error:
         raise DataError(f"`{folder}` cannot be read. {error.strerror}") from None
+
+
+def _subfolder_names(folder: Path) -> set[str]:
+    return {path.name for path in _subfolders(folder)}
 
 
 def _images(folder: Path) -> list[str]:

@@ -1,3 +1,4 @@
+import os
 import re
 import shutil
 
@@ -277,6 +278,28 @@ def test_a_folder_that_repeats_the_classes_is_not_a_class(photos, caplog):
     assert source.class_names == ("bag", "boot", "coat")
     assert len(source.train) == 36
     assert caplog.messages[0].startswith("Not read, as it repeats the folders beside it: `")
+
+
+def test_a_class_folder_that_cannot_be_read_is_named(photos, monkeypatch):
+    scandir, broken = os.scandir, str(photos / "boot")
+
+    def fail(folder):
+        if str(folder) == broken:
+            raise PermissionError(13, "Permission denied", broken)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(DataError) as refused:
+        load_image_folder(photos)
+    assert str(refused.value) == f"`{broken}` cannot be read. Permission denied"
+
+
+def test_files_of_a_class_are_listed_once(photos, monkeypatch):
+    """Where they are many, that is a good part of reading a folder again."""
+    listed, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: listed.append(str(folder)) or scandir(folder))
+    load_image_folder(photos)
+    assert listed.count(str(photos / "boot")) == listed.count(str(photos / "coat")) == 1
 
 
 def test_images_beside_the_classes_are_counted(photos, caplog):
