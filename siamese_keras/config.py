@@ -114,7 +114,7 @@ class Config:
 
     architecture: Architecture = _option("cnn", "base model", "kind of base model")
     filters: tuple[int, ...] = _option(
-        (32, 64, 128), "base model", "cnn, resnet: filters of each block", at_least=1
+        (32, 64, 96, 128), "base model", "cnn, resnet: filters of each block", at_least=1
     )
     pooling: Pooling = _option(
         "flatten", "base model", "cnn, resnet: what follows the last block of convolutions"
@@ -180,10 +180,10 @@ class Config:
 
     loss: LossKind = _option("contrastive", "loss", "loss; all but contrastive need pairs all")
     margin: float = _option(
-        1.2, "loss", "contrastive: distance beyond which different pairs cost nothing", above=0
+        1.4, "loss", "contrastive: distance beyond which different pairs cost nothing", above=0
     )
     positive_margin: float = _option(
-        0.4, "loss", "contrastive: distance below which same pairs cost nothing", at_least=0
+        0.8, "loss", "contrastive: distance below which same pairs cost nothing", at_least=0
     )
     weighting: Weighting = _option(
         "nonzero", "loss", "contrastive: which pairs of a batch the loss is the mean of"

@@ -16,10 +16,13 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
         "best": Config(
             augment="flip-shift",
             architecture="resnet",
+            filters=(32, 64, 128),
             embedding_dim=128,
             kept_features=0.5,
             flip_averaging="yes",
             shift_averaging="left",
+            margin=1.2,
+            positive_margin=0.4,
             epochs=30,
         ),
         # For unseen classes where there are few to learn from. A linear map of the pixels and one
@@ -28,6 +31,8 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
             augment="flip-shift",
             architecture="mlp",
             embedding_dim=128,
+            margin=1.2,
+            positive_margin=0.4,
             epochs=1,
             min_steps=0,
             optimizer="adam",
@@ -38,6 +43,7 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
         "many-classes": Config(
             augment="shift",
             architecture="resnet",
+            filters=(32, 64, 128),
             embedding_dim=256,
             flip_averaging="auto",
             shift_averaging="all",

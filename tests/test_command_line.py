@@ -77,7 +77,7 @@ def test_every_field_is_an_option_that_overrides_the_preset():
         (["--margin", "-1"], "`margin` must be greater than 0. Received: margin=-1.0"),
         (["--margin", "nan"], "`margin` must be a finite number. Received: margin=nan"),
         (["--margin", "2.5"], "`margin` must be at most 2"),
-        (["--positive-margin", "1.2"], "`positive_margin` must be less than `margin`"),
+        (["--positive-margin", "1.4"], "`positive_margin` must be less than `margin`"),
         (["--epochs", "0"], "`epochs` must be at least 1"),
         (["--epochs", "many"], "argument --epochs: invalid int value: 'many'"),
         (["--filters", "8,x"], "argument --filters: invalid list of int value: '8,x'"),

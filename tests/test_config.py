@@ -22,7 +22,7 @@ OTHER = Config(filters=(8, 16), unseen_classes=("bag", "shirt"), margin=1.5, see
     [
         ({"margin": -1}, "`margin` must be greater than 0. Received: margin=-1.0"),
         ({"margin": 2.5}, "`margin` must be at most 2, the largest distance of unit-length"),
-        ({"positive_margin": 1.2}, "`positive_margin` must be less than `margin`. Received: posi"),
+        ({"positive_margin": 1.4}, "`positive_margin` must be less than `margin`. Received: posi"),
         ({"positive_margin": -0.1}, "`positive_margin` must be at least 0"),
         ({"epochs": 0}, "`epochs` must be at least 1. Received: epochs=0"),
         ({"filters": (8, 0)}, "`filters` must be at least 1. Received: filters=0"),

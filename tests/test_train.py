@@ -461,7 +461,7 @@ def test_a_training_of_several_seeds_is_resumed(fits, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
-        (["--margin", "2"], 1, "keeps its settings. Received: --margin 2.0, before 1.2"),
+        (["--margin", "2"], 1, "keeps its settings. Received: --margin 2.0, before 1.4"),
         (["--filters", "8", "--seed", "1"], 1, "--filters (8,), before (4, 8); --seed 1, before 0"),
         (["--preset", "best"], 2, "argument --preset: not allowed with --resume"),
         (["--seeds", "1,2"], 2, "argument --seeds: not allowed with --resume"),

@@ -47,7 +47,7 @@ def build_base_model(
     image_shape: tuple[int, int, int],
     *,
     architecture: Architecture = "cnn",
-    filters: Sequence[int] = (32, 64, 128),
+    filters: Sequence[int] = (32, 64, 96, 128),
     pooling: Pooling = "flatten",
     units: Sequence[int] = (),
     dropout: float = 0.0,

@@ -21,8 +21,8 @@ class Muon(keras.optimizers.Muon):
     Here, as in the original, a kernel `[height, width, channels, filters]` is taken as a matrix
     with a column for each filter.
 
-    Args: as `keras.optimizers.Muon`, without weight decay by default. `exclude_layers` and
-    `exclude_embeddings` have no effect.
+    Args: as `keras.optimizers.Muon`, without weight decay and with three Newton-Schulz steps by
+    default. `exclude_layers` and `exclude_embeddings` have no effect.
 
     Reference:
         Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024),
@@ -36,12 +36,14 @@ class Muon(keras.optimizers.Muon):
         *,
         weight_decay: float | None = None,
         adam_weight_decay: float | None = None,
+        ns_steps: int = 3,
         **kwargs: Any,
     ):
         super().__init__(
             learning_rate,
             weight_decay=weight_decay,
             adam_weight_decay=adam_weight_decay,
+            ns_steps=ns_steps,
             **kwargs,
         )
 

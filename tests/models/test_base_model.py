@@ -102,10 +102,11 @@ def test_embedding_has_its_activation(rng, activation):
         ("classic-mlp", 133_504),
         # 3*3*(1*32 + 32*64), 4 per filter to normalize, 7*7*64*256 + 256, 256*16 + 16
         ("classic-cnn", 18_720 + 384 + 803_072 + 4_112),
-        # 3*3*(1*32 + 32*64 + 64*128), 4 per filter to normalize, 4*4*128*64 + 64
-        ("fast", 92_448 + 896 + 131_136),
-        # As fast, and 3*3*2*(64*64 + 128*128), 4*2*(64 + 128), an embedding of 128, and the
-        # projection of 2048 features to as many
+        # 3*3*(1*32 + 32*64 + 64*96 + 96*128), 4 per filter to normalize, 2*2*128*64 + 64
+        ("fast", 184_608 + 1_280 + 32_832),
+        # 3*3*(1*32 + 32*64 + 64*128), 4 per filter to normalize, 3*3*2*(64*64 + 128*128) and
+        # 4*2*(64 + 128) beside the shortcuts, 4*4*128*128 + 128, and the projection of 2048
+        # features to as many numbers
         ("best", 92_448 + 896 + 368_640 + 1_536 + 262_272 + 262_144),
         # 784*128 + 128
         ("open-set", 100_480),
