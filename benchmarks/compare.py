@@ -44,7 +44,7 @@ ROWS: dict[str, Callable[..., fits.Fit]] = {
     "metric-learning": partial(fits.fit_metric_learning, like_fast=False),
     "metric-learning-tuned": partial(fits.fit_metric_learning, like_fast=True),
     "metric-learning-multi-similarity": partial(
-        fits.fit_metric_learning_per_class, PRESETS["fast"], images_per_class=32
+        fits.fit_metric_learning_per_class, PRESETS["fast"], images_per_class=32, rate=1.5e-2
     ),
     "metric-learning-semi-hard": partial(
         fits.fit_metric_learning_per_class,
