@@ -265,10 +265,10 @@ class Config:
                 "`augment` needs `fine_tune` with a backbone, whose features are computed once. "
                 f"Received: augment={self.augment!r}, fine_tune=0"
             )
-        if self.fine_tune and not self.backbone:
-            raise ArgumentError(
-                f"`fine_tune` needs a `backbone`. Received: fine_tune={self.fine_tune}"
-            )
+        for name in ("weights", "backbone_stages", "fine_tune", "fine_tune_learning_rate"):
+            value = getattr(self, name)
+            if not self.backbone and value != getattr(Config, name):
+                raise ArgumentError(f"`{name}` needs a `backbone`. Received: {name}={value!r}")
 
     def base_model_options(self) -> dict[str, Any]:
         """Return the keyword arguments of `build_base_model`."""
