@@ -105,11 +105,11 @@ def test_a_run_without_scores_or_with_damaged_files_is_named(run):
 def test_runs_are_compared_side_by_side(scored, run, tmp_path):
     metrics = json.loads((run / "metrics.json").read_text())
     edit(run / "metrics.json", test={**metrics["test"], "accuracy": 0.98765, "eer": 0.98764})
-    edit(run / "config.json", margin=0.777)
+    edit(run / "config.json", margin=1.777)
     page = write_comparison_page([scored, run], tmp_path / "comparison.html").read_text()
     assert 'best">0.9877' in page  # more is better here
     assert "0.9876<" in page and 'best">0.9876' not in page  # and less here
-    assert "0.777" in page and ">filters<" not in page  # settings that differ, and no other
+    assert "1.777" in page and ">filters<" not in page  # settings that differ, and no other
     assert page.count("<img") == 16
     assert "cannot be compared" not in page
 
