@@ -55,7 +55,10 @@ def report_table(report: dict[str, Any]) -> str:
         group = "unseen" if "unseen" in report else "test"
         name, best = max(report["baselines"].items(), key=lambda item: item[1][group]["roc_auc"])
         label = "best baseline" if len(report["baselines"]) > 1 else "baseline"
-        rows.append((label, f"{brief(best[group])}  ({name.replace('_', ' ')}, {group} pairs)"))
+        about = f"{name.replace('_', ' ')}, {group} pairs"
+        if best[group]["roc_auc"] > report[group]["roc_auc"]:
+            about += "; better than the model"
+        rows.append((label, f"{brief(best[group])}  ({about})"))
     return "\n".join(f"{name:19s}  {value}" for name, value in rows)
 
 

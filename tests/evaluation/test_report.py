@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import json
 import logging
@@ -16,6 +17,7 @@ from siamese_keras.errors import DataError, ModelError
 from siamese_keras.evaluation.baselines import BASELINES
 from siamese_keras.evaluation.open_set import open_set_metrics
 from siamese_keras.evaluation.report import Report, _score_baselines, evaluate, summarize
+from siamese_keras.evaluation.table import report_table
 from siamese_keras.models.calibration import Calibration
 
 VERIFICATION = {
@@ -449,17 +451,22 @@ def test_table_with_unseen_classes(unseen_report):
         f"{unseen['accuracy']:.4f} accuracy, {unseen['roc_auc']:.4f} AUC, {unseen['map']:.4f} mAP"
     )
     assert found["baseline"] == (
-        f"{pixels['accuracy']:.4f} accuracy, {pixels['roc_auc']:.4f} AUC  "
-        "(raw pixels, unseen pairs)"
+        f"{pixels['accuracy']:.4f} accuracy, {pixels['roc_auc']:.4f} AUC  (raw pixels, unseen pairs"
+        f"{'; better than the model' if pixels['roc_auc'] > unseen['roc_auc'] else ''})"
     )
 
 
-def test_table_names_the_best_baseline(with_baselines):
-    groups = {name: b["test"] for name, b in with_baselines.metrics["baselines"].items()}
+@pytest.mark.parametrize(("auc", "note"), [(1.0, ""), (0.0, "; better than the model")])
+def test_table_names_the_best_baseline_and_says_when_it_is_better(with_baselines, auc, note):
+    metrics = copy.deepcopy(with_baselines.metrics)
+    metrics["test"]["roc_auc"] = auc
+    groups = {name: b["test"] for name, b in metrics["baselines"].items()}
     best = max(groups, key=lambda name: groups[name]["roc_auc"])
-    assert rows(with_baselines)["best baseline"] == (
-        f"{groups[best]['accuracy']:.4f} accuracy, {groups[best]['roc_auc']:.4f} AUC  "
-        f"({best.replace('_', ' ')}, test pairs)"
+    assert f"best baseline        {groups[best]['accuracy']:.4f} accuracy, " in report_table(
+        metrics
+    )
+    assert report_table(metrics).endswith(
+        f"{groups[best]['roc_auc']:.4f} AUC  ({best.replace('_', ' ')}, test pairs{note})"
     )
 
 
