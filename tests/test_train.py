@@ -36,15 +36,20 @@ def start(folder, *arguments):
     # This process has set the first; the last is what some people have, and is not installed.
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     environment["KERAS_BACKEND"] = "jax"
-    return subprocess.Popen(
-        [sys.executable, "-u", "-m", "siamese_keras.train", *OPTIONS, *map(str, arguments)],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    # In the background Ctrl-C is ignored, which programs inherit. A `preexec_fn` that changed it
+    # would run beside the threads of gRPC, which end a forked process now and then.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-u", "-m", "siamese_keras.train", *OPTIONS, *map(str, arguments)],
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 @pytest.fixture(scope="module")
