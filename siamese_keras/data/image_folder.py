@@ -144,22 +144,22 @@ def _class_folders(folder: Path, *, least: int) -> list[Path]:
         )
     if len(subfolders) == 1:
         return subfolders
+    first, second = subfolders[:2]
     names = {path.name for path in subfolders}
-    for path in subfolders:
-        other = subfolders[path == subfolders[0]]
-        # Files that are many are not listed for this: that takes a second for 500,000.
-        if os.path.isdir(path / other.name):  # noqa: PTH112 - False for one that cannot be read
-            inside = _subfolder_names(path)
-            if len(inside) > 1 and inside == names - {path.name}:
-                _log.warning("Not read, as it repeats the folders beside it: `%s`", path)
-                return [other for other in subfolders if other != path]
-    first = _subfolder_names(subfolders[0])
-    if len(first) > 1 and all(
-        _subfolder_names(path) == first and not _images(path) for path in subfolders
+    for path in subfolders if len(subfolders) > 2 else ():
+        beside = second if path == first else first
+        # Asked first, since listing a class of many files takes much longer.
+        has_one = os.path.isdir(path / beside.name)  # noqa: PTH112 - False for an unreadable folder
+        if has_one and _subfolder_names(path) == names - {path.name}:
+            _log.warning("Not read, as it repeats the folders beside it: `%s`", path)
+            return [other for other in subfolders if other != path]
+    inside = _subfolder_names(first)
+    if len(inside) > 1 and all(
+        _subfolder_names(path) == inside and not _images(path) for path in subfolders
     ):
         raise DataError(
             f"`{folder}` must have a subfolder for each class. Its subfolders "
-            f"{shortened([path.name for path in subfolders])} all hold {shortened(first)}: name "
+            f"{shortened([path.name for path in subfolders])} all hold {shortened(inside)}: name "
             "one of them, or rename them to train, validation and test."
         )
     return subfolders
