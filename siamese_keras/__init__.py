@@ -5,12 +5,14 @@
     verifier.similarity(left, right)
 
 The names below are loaded when they are first used: importing the package loads neither TensorFlow
-nor Keras.
+nor Keras. It turns on oneDNN in TensorFlow, unless TF_ENABLE_ONEDNN_OPTS is set.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
+import platform
 from typing import TYPE_CHECKING, Any
 
 from siamese_keras._version import __version__ as __version__
@@ -33,6 +35,11 @@ if TYPE_CHECKING:
     from siamese_keras.training.losses import ContrastiveLoss, contrastive_loss
     from siamese_keras.training.trainer import fit
     from siamese_keras.verifier import Verifier, load_verifier
+
+# TensorFlow reads this when it is loaded. By default it uses oneDNN only on processors with VNNI
+# instructions; on others a training takes two thirds of the time with it.
+if platform.machine() in ("x86_64", "AMD64"):
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 _HOMES = {
     "Config": "config",

@@ -1,7 +1,9 @@
 """The package as a whole: what an import does, and the names that it offers."""
 
 import importlib
+import os
 import pkgutil
+import platform
 import subprocess
 import sys
 import types
@@ -29,13 +31,15 @@ PUBLIC = {
     "load_verifier",
     "pair_pipeline",
 }
+VARIABLE = "TF_ENABLE_ONEDNN_OPTS"
 # The environment and the file behind standard error, before and after.
 IMPORT = """
 import os, sys, warnings
 
 def state():
     file = os.fstat(2)
-    return dict(os.environ), file.st_dev, file.st_ino, warnings.showwarning
+    others = {key: value for key, value in os.environ.items() if key != "TF_ENABLE_ONEDNN_OPTS"}
+    return others, file.st_dev, file.st_ino, warnings.showwarning
 
 before = state()
 import siamese_keras
@@ -55,11 +59,29 @@ def modules():
             yield importlib.import_module(module.name)
 
 
-def test_importing_loads_no_framework_and_changes_neither_environment_nor_standard_error():
+def test_importing_loads_no_framework_and_leaves_standard_error_and_the_rest_of_the_environment():
     finished = subprocess.run(
         [sys.executable, "-c", IMPORT], capture_output=True, text=True, check=False
     )
     assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64",
+    reason="TensorFlow has oneDNN for Linux on x86",
+)
+@pytest.mark.parametrize(("given", "expected"), [(None, "True"), ("0", "False")])
+def test_importing_turns_on_onednn_unless_the_user_chose(given, expected):
+    code = (
+        "import siamese_keras\n"
+        "from tensorflow.python.util import _pywrap_util_port as build\n"
+        "print(build.IsMklEnabled())"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != VARIABLE}
+    environment |= {VARIABLE: given} if given else {}
+    command = [sys.executable, "-c", code]
+    finished = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
+    assert finished.stdout == f"{expected}\n"
 
 
 def test_the_public_names_are_these_and_can_be_imported():
