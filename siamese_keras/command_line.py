@@ -185,9 +185,17 @@ def config_from_options(parser: argparse.ArgumentParser, options: argparse.Names
 
 
 def chosen_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the fields of `Config` that options were given for."""
+    """Return the fields of `Config` that options were given for.
+
+    Files are absolute, so that a training can be resumed from another folder.
+    """
     names = {field.name for field in dataclasses.fields(Config)}
-    return {name: value for name, value in vars(options).items() if name in names}
+    chosen = {name: value for name, value in vars(options).items() if name in names}
+    if chosen.get("backbone", "").endswith(".keras"):
+        chosen["backbone"] = str(Path(chosen["backbone"]).absolute())
+    if chosen.get("weights", "none") not in ("imagenet", "none"):
+        chosen["weights"] = str(Path(chosen["weights"]).absolute())
+    return chosen
 
 
 def option_name(field: str) -> str:

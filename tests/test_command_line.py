@@ -104,6 +104,19 @@ def test_settings_start_from_the_file_of_a_run(tmp_path):
     )
 
 
+def test_files_of_settings_are_absolute_and_names_stay_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = parse("--backbone", "network.keras")
+    assert config.backbone == str(tmp_path / "network.keras")
+    config = parse("--backbone", "mobilenet_v2", "--weights", "files/mobilenet.h5")
+    assert (config.backbone, config.weights) == (
+        "mobilenet_v2",
+        str(tmp_path / "files/mobilenet.h5"),
+    )
+    for name in ("imagenet", "none"):
+        assert parse("--backbone", "mobilenet_v2", "--weights", name).weights == name
+
+
 def test_a_file_that_is_not_one_of_settings_is_one_line_and_status_2(tmp_path, capsys):
     file = tmp_path / "config.json"
     settings = ("--config", file)
