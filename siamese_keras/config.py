@@ -102,7 +102,7 @@ class Config:
         0,
         "pairs",
         "pairs all: images of a class that stand together in a batch; 1 = drawn at random, 0 = 4 "
-        "where there are many classes, otherwise 1",
+        "where there are many classes or with classes_per_batch, otherwise 1",
         at_least=0,
     )
     augment: AugmentationChoice = _option(
@@ -243,7 +243,13 @@ class Config:
                 f"`loss` {self.loss!r} needs pairs 'all' and embeddings of unit length. Received: "
                 f"pairs={self.pairs!r}, unit_length={self.unit_length}"
             )
-        if self.classes_per_batch * (self.images_per_class or 4) % 2:
+        for name in ("classes_per_batch", "images_per_class"):
+            if self.pairs != "all" and getattr(self, name):
+                raise ArgumentError(
+                    f"`{name}` needs pairs 'all'. Received: {name}={getattr(self, name)}, "
+                    f"pairs={self.pairs!r}"
+                )
+        if self.classes_per_batch * self.images_per_class % 2:
             raise ArgumentError(
                 "`classes_per_batch` times `images_per_class` must be even: half of the images are "
                 f"left ones. Received: classes_per_batch={self.classes_per_batch}, "

@@ -31,6 +31,14 @@ OTHER = Config(filters=(8, 16), unseen_classes=("bag", "shirt"), margin=1.5, see
         ({"validation_size": -1}, "`validation_size` must be at least 0"),
         ({"images_per_class": -1}, "`images_per_class` must be at least 0"),
         ({"classes_per_batch": 3, "images_per_class": 3}, "`classes_per_batch` times `images_per_"),
+        (
+            {"images_per_class": 4, "pairs": "random"},
+            "`images_per_class` needs pairs 'all'. Received",
+        ),
+        (
+            {"classes_per_batch": 8, "pairs": "classic"},
+            "`classes_per_batch` needs pairs 'all'. Rec",
+        ),
         ({"loss": "multi-similarity", "pairs": "random"}, "`loss` 'multi-similarity' needs pairs"),
         ({"loss": "semi-hard-triplet", "unit_length": False}, "of unit length. Received: pairs='"),
         ({"seed": -1}, "`seed` must be at least 0"),

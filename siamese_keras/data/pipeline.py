@@ -21,7 +21,7 @@ from siamese_keras.data.pairs import (
 from siamese_keras.data.splits import Split
 from siamese_keras.errors import check_choice, check_count
 
-_IMAGES_PER_CLASS = 4
+IMAGES_PER_CLASS = 4  # where images of a class stand together and nobody says how many
 _SAMPLERS: dict[str, Callable[..., Pairs]] = {"random": random_pairs, "balanced": balanced_pairs}
 
 
@@ -56,7 +56,7 @@ def choose_images_per_class(labels: np.ndarray, batch_size: int) -> int:
         other side of the batch, on average; 4 where it does not, since there are many classes.
     """
     share = np.unique(labels, return_counts=True)[1] / len(labels)
-    return 1 if batch_size * np.square(share).sum() >= 2 else _IMAGES_PER_CLASS
+    return 1 if batch_size * np.square(share).sum() >= 2 else IMAGES_PER_CLASS
 
 
 def steps_per_epoch(kind: PairKind, labels: np.ndarray, batch_size: int) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 
 from siamese_keras.config import Augmentation, Config
 from siamese_keras.data.pipeline import (
+    IMAGES_PER_CLASS,
     choose_images_per_class,
     pairs_of,
     passes_per_epoch,
@@ -231,6 +232,9 @@ def _batches(config: Config, labels: np.ndarray) -> tuple[int, int]:
     """Return the left images of a batch, and how many images of a class stand together."""
     if config.pairs != "all":
         return config.batch_size, 1
+    if config.classes_per_batch:
+        chosen = config.images_per_class or IMAGES_PER_CLASS
+        return config.classes_per_batch * chosen // 2, chosen
     chosen = config.images_per_class or choose_images_per_class(labels, config.batch_size)
     if chosen > 1 and not config.images_per_class:
         _log.info(
@@ -238,7 +242,7 @@ def _batches(config: Config, labels: np.ndarray) -> tuple[int, int]:
             "(images_per_class).",
             chosen,
         )
-    return config.classes_per_batch * chosen // 2 or config.batch_size, chosen
+    return config.batch_size, chosen
 
 
 def _loss(config: Config) -> keras.losses.Loss:
