@@ -66,7 +66,7 @@ def cut_dataset(
         held_out = _first_of_each_class(digests[order], labels[order], quota)
         validation, order = source.train.take(order[held_out]), order[~held_out]
     else:
-        validation = validation.take(content_order(validation))
+        validation = own_validation_images(validation, validation_size)
     train = source.train.take(order)
     dataset = Dataset(train, validation, test, class_names, name=name, queries=queries)
     for part, split in dataset.splits.items():
@@ -101,6 +101,16 @@ def own_test_images(source: Source, test: Split) -> tuple[Split, np.ndarray | No
     """Return test images in the order of their content, and which of them are queries."""
     order = content_order(test)
     return test.take(order), None if source.queries is None else source.queries[order]
+
+
+def own_validation_images(validation: Split, validation_size: int) -> Split:
+    """Return validation images in the order of their content; a size to cut off is refused."""
+    if validation_size:
+        raise ArgumentError(
+            "`validation_size` must be 0 for data with validation images of its own. Received: "
+            f"validation_size={validation_size}"
+        )
+    return validation.take(content_order(validation))
 
 
 def _check_counts(counts: np.ndarray, class_names: Sequence[str], *, splits: int) -> None:

@@ -18,7 +18,12 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from siamese_keras.data.cut import content_order, default_validation_size, own_test_images
+from siamese_keras.data.cut import (
+    content_order,
+    default_validation_size,
+    own_test_images,
+    own_validation_images,
+)
 from siamese_keras.data.splits import Dataset, Source, Split
 from siamese_keras.errors import ArgumentError, DataError
 
@@ -195,7 +200,7 @@ def cut_validation_classes(
     test, queries = own_test_images(source, test)
     if source.validation is not None:
         train = train.take(order)
-        validation = source.validation.take(content_order(source.validation))
+        validation = own_validation_images(source.validation, validation_size)
     else:
         groups = _linked_classes(train, source.class_names)
         train, validation = _cut_validation(train, order, groups, validation_size)

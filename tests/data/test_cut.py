@@ -207,8 +207,10 @@ def test_a_default_validation_size_is_a_twelfth_or_up_to_500_of_fewer_images(rng
 
 def test_validation_images_that_a_dataset_brings_along_are_taken_as_they_are(images, published):
     test = Split(255 - published.images, published.labels)
-    dataset = cut(images, test, published)
+    dataset = cut(images, test, published, validation_size=0)
     assert content(dataset.train) == content(images)
     assert content(dataset.validation) == content(published)
     assert content(dataset.test) == content(test)
-    assert len(cut(images, None, published).test) == 40
+    assert len(cut(images, None, published, validation_size=0).test) == 40
+    with pytest.raises(ArgumentError, match="`validation_size` must be 0 for data with validation"):
+        cut(images, test, published, validation_size=40)

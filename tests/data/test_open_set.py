@@ -196,6 +196,8 @@ def test_validation_classes_are_cut_off_where_test_classes_are_given(many):
     )
     dataset = cut_validation_classes(own, own.test, name="many", validation_size=0)
     assert classes_of(dataset)["validation"] == set(range(30, 40))
+    with pytest.raises(ArgumentError, match="`validation_size` must be 0 for data with validation"):
+        cut_validation_classes(own, own.test, name="many", validation_size=80)
 
 
 def test_a_share_of_few_classes_is_held_out_too(sample):
