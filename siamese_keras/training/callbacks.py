@@ -219,7 +219,8 @@ class Checkpoints(keras.callbacks.Callback):
         metrics: The metrics that the model was compiled with.
         steps_per_epoch: Steps of a whole epoch.
         first_step: Steps of the first epoch that were done before, when it is resumed.
-        minutes: Minutes between checkpoints within an epoch; infinity writes none within.
+        minutes: Minutes between checkpoints within an epoch; with infinity there is one only where
+            the training is to end.
         stop: Asked whether the training ends with this batch.
     """
 
@@ -253,7 +254,7 @@ class Checkpoints(keras.callbacks.Callback):
         """Write a checkpoint when it is time, or when the training is to end here."""
         self._done += 1
         due = self._stop.requested or time.monotonic() - self._written >= self._seconds
-        if due and self._done < self._steps_per_epoch and math.isfinite(self._seconds):
+        if due and self._done < self._steps_per_epoch:
             self._write(self._epoch, self._done)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:

@@ -16,6 +16,7 @@ from siamese_keras.errors import ArgumentError, DataError, ModelError, TrainingE
 from siamese_keras.evaluation.protocol import calibrate
 from siamese_keras.files import read_columns
 from siamese_keras.models.backbone import build_backbone
+from siamese_keras.training.checkpoints import newest_checkpoint
 
 SHORT = dataclasses.replace(TINY, epochs=1)
 STEPS = 5  # of an epoch of TINY: 500 train images, 50 left and 50 right ones in a batch
@@ -518,6 +519,21 @@ def test_an_interrupt_ends_the_training_after_the_batch_and_keeps_the_model(samp
     assert loaded.history == verifier.history
     x = sample.test.images[:10]
     np.testing.assert_allclose(loaded.embed(x), verifier.embed(x), atol=1e-6)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_saves_a_checkpoint_even_where_time_never_does(sample, tmp_path):
+    fit(
+        sample,
+        TINY,
+        base_model=own_model(),
+        run_dir=tmp_path,
+        callbacks=[Interrupt(STEPS + 3)],
+        checkpoint_minutes=math.inf,
+        verbose=0,
+    )
+    saved = newest_checkpoint(tmp_path / "checkpoints")
+    assert (saved.epoch, saved.step) == (1, 3)
 
 
 @pytest.mark.usefixtures("interruptible")
