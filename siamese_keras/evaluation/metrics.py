@@ -72,7 +72,8 @@ def verification(
         `accuracy_at_0.5_distance`; `roc_auc`; `average_precision`; `eer`, the equal error rate;
         `tar_at_far_1e-2` and `tar_at_far_1e-3`; `d_prime`, the distance between the means of the
         two kinds in units of their pooled standard deviation; `brier`; `ece`, the expected
-        calibration error; `threshold`; `slope`; `num_pairs`.
+        calibration error; `threshold`; `slope`; `midpoint`, which differs from a threshold that was
+        chosen after the fit; `num_pairs`.
     """
     same = pairs.different < 0.5
     similarity = calibration.similarity(distance)
@@ -92,6 +93,7 @@ def verification(
         "ece": expected_calibration_error(same, similarity),
         "threshold": calibration.threshold,
         "slope": calibration.slope,
+        "midpoint": calibration.midpoint,
         "num_pairs": len(pairs),
     }
 

@@ -18,6 +18,9 @@ def report_table(report: dict[str, Any]) -> str:
     def brief(group: dict[str, Any]) -> str:
         return f"{group['accuracy']:.4f} accuracy, {group['roc_auc']:.4f} AUC"
 
+    origin = "from validation pairs"
+    if test["midpoint"] != test["threshold"]:
+        origin = f"chosen; {test['midpoint']:.4f} {origin}"
     rows = [
         (
             "pair accuracy",
@@ -28,7 +31,7 @@ def report_table(report: dict[str, Any]) -> str:
         ("equal error rate", f"{test['eer']:.4f}"),
         ("TAR at FAR 1 %", f"{test['tar_at_far_1e-2']:.4f}"),
         ("calibration error", f"{test['ece']:.4f}"),
-        ("threshold", f"{test['threshold']:.4f}  (from validation pairs)"),
+        ("threshold", f"{test['threshold']:.4f}  ({origin})"),
         ("Recall@1", f"{report['retrieval']['recall_at_1']:.4f}"),
         ("MAP@R", f"{report['retrieval']['map_at_r']:.4f}"),
         ("mAP", f"{report['retrieval']['map']:.4f}"),

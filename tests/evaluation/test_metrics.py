@@ -82,13 +82,13 @@ def test_verification_equals_plain_loops(scored):
     assert report["d_prime"] == pytest.approx(
         (distance[~same].mean() - distance[same].mean()) / pooled
     )
-    assert (report["threshold"], report["slope"]) == (2.5, 1.5)
+    assert (report["threshold"], report["slope"], report["midpoint"]) == (2.5, 1.5, 2.5)
     low, high = report["accuracy_ci95"]
     assert low < report["accuracy"] < high
     assert set(report) == {
         "accuracy", "accuracy_ci95", "accuracy_at_0.5_distance", "roc_auc", "average_precision",
         "eer", "tar_at_far_1e-2", "tar_at_far_1e-3", "d_prime", "brier", "ece", "threshold",
-        "slope", "num_pairs",
+        "slope", "midpoint", "num_pairs",
     }  # fmt: skip
 
 

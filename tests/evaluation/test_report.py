@@ -23,7 +23,7 @@ from siamese_keras.models.calibration import Calibration
 VERIFICATION = {
     "accuracy", "accuracy_ci95", "accuracy_at_0.5_distance", "roc_auc", "average_precision", "eer",
     "tar_at_far_1e-2", "tar_at_far_1e-3", "d_prime", "brier", "ece", "threshold", "slope",
-    "num_pairs",
+    "midpoint", "num_pairs",
 }  # fmt: skip
 RETRIEVAL = {"recall_at_1", "recall_at_2", "recall_at_5", "map_at_r", "ap_at_10", "map"}
 UNSEEN = ("3", "6", "7", "8")
@@ -420,6 +420,12 @@ def test_a_report_may_have_no_baseline_at_all():
 def rows(report):
     """Return the table's rows by name."""
     return {line[:19].strip(): line[19:].strip() for line in str(report).splitlines()}
+
+
+def test_the_table_tells_a_threshold_that_was_chosen(tiny, sample, report):
+    threshold = report.metrics["test"]["threshold"]
+    chosen = tiny.with_threshold(0.1).evaluate(sample)
+    assert rows(chosen)["threshold"] == f"0.1000  (chosen; {threshold:.4f} from validation pairs)"
 
 
 def test_table(report):
