@@ -36,7 +36,6 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout",
         type=_number("a number of seconds up to 1e6", lambda x: 0 < x <= 1e6),
-        default=10.0,
         help="seconds to wait for --url (default: 10)",
     )
     add_invert_option(parser)
@@ -81,8 +80,11 @@ def add_threshold_options(parser: argparse.ArgumentParser) -> None:
 
 def load_from_options(options: argparse.Namespace) -> Verifier:
     """Load the model that the options of `add_model_options` name."""
+    if options.timeout is not None and options.url is None:
+        raise ArgumentError("--timeout is for --url, the server to wait for.")
     source = options.url or options.model
-    return load_chosen(source, timeout=options.timeout, invert=options.invert)
+    timeout = 10.0 if options.timeout is None else options.timeout
+    return load_chosen(source, timeout=timeout, invert=options.invert)
 
 
 def load_chosen(

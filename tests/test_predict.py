@@ -237,6 +237,12 @@ def test_a_server_that_is_not_there(pair, capsys):
     assert "cannot be reached" in error(capsys, *pair, "--url", url)
 
 
+def test_a_timeout_without_a_server_to_wait_for_is_refused(pair, capsys):
+    assert error(capsys, *pair, "--timeout", 3) == (
+        "error: --timeout is for --url, the server to wait for.\n"
+    )
+
+
 def test_a_server_that_does_not_answer(pair, capsys):
     with socket.create_server(("localhost", 0)) as silent:
         url = f"http://localhost:{silent.getsockname()[1]}/v1/models/m"
