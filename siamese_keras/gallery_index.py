@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +192,31 @@ def _check_fields(index: Index) -> None:
         fits &= array.dtype == np.float32 and array.ndim == 2
     if not fits or index.embeddings.shape != (*rows, index.fingerprint.shape[1]):
         raise ValueError("the arrays do not fit")
+
+
+def warn_of_changes(index: Index, places: Iterable[int]) -> None:
+    """Warn of images of an index whose files have changed, or are gone, since they were embedded.
+
+    Args:
+        index: The index. Where its folder is not on this machine, nothing can be told.
+        places: The images that are to be looked at.
+    """
+    folder = Path(index.folder)
+    if not folder.is_dir():
+        return
+    changed = [
+        name
+        for place in sorted(set(places))
+        if _state(folder / (name := str(index.names[place])))
+        != (index.sizes[place], index.mtimes[place])
+    ]
+    if changed:
+        _log.warning(
+            "The index is out of date: %d of the images found have changed, or are gone, since it "
+            "was made, such as %s. Index the folder again.",
+            len(changed),
+            changed[0],
+        )
 
 
 def check_index(index: Index, path: str | os.PathLike[str], embed: Embed, *, invert: bool) -> None:

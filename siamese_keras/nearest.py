@@ -70,6 +70,11 @@ def _slack(queries: np.ndarray, squares: np.ndarray) -> np.ndarray:
     return 4 * np.finfo(np.float32).eps * queries.shape[1] * size
 
 
+def rounding(embeddings: np.ndarray) -> float:
+    """Return how far apart embeddings of one image may be, which differ from batch to batch."""
+    return 1e-6 * float(np.sqrt(np.square(embeddings).sum(axis=1).max(initial=0)))
+
+
 def near_pairs(
     embeddings: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -77,7 +82,7 @@ def near_pairs(
 
     Args:
         embeddings: float32 `[n, embedding_dim]`.
-        threshold: Largest distance, at least 0.
+        threshold: Largest distance, at least 0; embeddings of one image are within 0.
 
     Returns:
         Indices of the left and right ones, int64 `[pairs]`, left < right, and their Euclidean
@@ -87,7 +92,8 @@ def near_pairs(
         DataError: When there are more than a million pairs.
     """
     squares = np.square(embeddings).sum(axis=1)
-    limit = threshold**2 + float(_slack(embeddings, squares).max(initial=0))
+    most = threshold + rounding(embeddings)
+    limit = most**2 + float(_slack(embeddings, squares).max(initial=0))
     found: list[tuple[np.ndarray, ...]] = [(np.empty(0, int), np.empty(0, int), np.empty(0, "f4"))]
     number = 0
     for start in range(0, len(embeddings), _PAIR_BLOCK):
@@ -100,7 +106,7 @@ def near_pairs(
             left, right = left + start, right + other
             left, right = left[left < right], right[left < right]
             distance = _distances(embeddings, left, right)
-            within = distance <= threshold
+            within = distance <= most
             found.append((left[within], right[within], distance[within]))
             number += int(within.sum())
             if number > _MOST_PAIRS:

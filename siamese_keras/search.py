@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from siamese_keras.data.inputs import as_images
-from siamese_keras.errors import ArgumentError, DataError
+from siamese_keras.errors import DataError, check_count
 from siamese_keras.gallery import embed_folder
-from siamese_keras.gallery_index import Index
-from siamese_keras.nearest import nearest
+from siamese_keras.gallery_index import Index, warn_of_changes
+from siamese_keras.nearest import nearest, rounding
 
 _SPARE = 8
 
@@ -56,8 +56,7 @@ def search(
         within: Find only images up to this distance; None finds the nearest however far.
         progress: Of a folder, called with how many images are embedded and how many there are.
     """
-    if top < 1:
-        raise ArgumentError(f"`top` must be at least 1. Received: top={top}")
+    check_count("top", top, least=1)
     queries = as_images(query)
     wanted = np.atleast_2d(embed(query))
     names: Any
@@ -71,6 +70,7 @@ def search(
         embeddings = np.atleast_2d(embed(gallery))
         names = [item if _is_path(item) else None for item in as_images(gallery).items]
     spare = 0 if folder is None else _SPARE
+    tolerance = rounding(embeddings)
     order, distances = nearest(wanted, embeddings, top + spare)
     found = []
     for i, item in enumerate(queries.items):
@@ -84,7 +84,9 @@ def search(
         matches = [
             Match(int(places[k]), float(near[k]), _text(names[places[k]])) for k in kept[:top]
         ]
-        found.append([m for m in matches if within is None or m.distance <= within])
+        found.append([m for m in matches if within is None or m.distance <= within + tolerance])
+    if isinstance(gallery, Index):
+        warn_of_changes(gallery, (match.index for matches in found for match in matches))
     return found[0] if queries.is_single else found
 
 

@@ -33,6 +33,7 @@ from siamese_keras.gallery_index import (
     build_index,
     check_index,
     read_index,
+    warn_of_changes,
     write_index,
 )
 from siamese_keras.models.calibration import Calibration, prior_shift
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
     import keras
 
     from siamese_keras.evaluation.report import Report
+
+
+_MOST_DISTANCE = float(np.finfo(np.float32).max)
 
 
 class _Model(Protocol):
@@ -94,7 +98,7 @@ class Verifier:
             does not tell them.
         config: Settings of the training; None for a server.
         class_names: Names of the dataset's classes, unseen ones too, by label.
-        name: Name of the dataset.
+        name: Name of the dataset; of an exported model the name that it was exported under.
         training: Facts of the training: `fit_seconds`, `epochs`, `interrupted`, `bfloat16`,
             `images`, how many in each split, and `data`, the fingerprint of the dataset.
         history: Of each figure that `fit` shows, the value after every epoch.
@@ -170,8 +174,9 @@ class Verifier:
     ) -> Verifier:
         """Return a verifier that decides at another threshold; this one stays as it is.
 
-        Decisions, searches and an export follow the threshold. Similarities stay as they are: of
-        half same pairs, unless a call states another prior.
+        Decisions, `near_duplicates` and an export follow the threshold; a search takes its own,
+        `within`. Similarities stay as they are: of half same pairs, unless a call states another
+        prior.
 
         Args:
             threshold: Distance up to which a pair is same.
@@ -204,7 +209,7 @@ class Verifier:
                     "`prior` needs a run or an export: a server does not tell its calibration."
                 )
             threshold = self.calibration.threshold_at(prior)
-        elif not (isinstance(threshold, numbers.Real) and 0 <= threshold < float("inf")):
+        elif not (isinstance(threshold, numbers.Real) and 0 <= threshold <= _MOST_DISTANCE):
             raise ArgumentError(f"`threshold` must be a distance from 0. Received: {threshold}")
         threshold = float(threshold)
         verifier = copy.copy(self)
@@ -519,13 +524,16 @@ class Verifier:
         """
         if self.threshold is None:
             raise ModelError("A server does not tell its threshold: set one with `with_threshold`.")
+        index = None
         if Path(source).suffix.lower() == ".npz":
             index = self._read_index(source)
             names, embeddings = index.names.tolist(), index.embeddings
         else:
             files, embeddings = self.embed_folder(source, progress=progress)
             names = list(map(str, files))
-        columns = (values.tolist() for values in near_pairs(embeddings, self.threshold))
+        columns = [values.tolist() for values in near_pairs(embeddings, self.threshold)]
+        if index is not None:
+            warn_of_changes(index, [*columns[0], *columns[1]])
         return [(names[left], names[right], d) for left, right, d in zip(*columns, strict=True)]
 
     def compare_file(
@@ -606,13 +614,18 @@ class Verifier:
 
         Raises:
             DataError: When it is not the dataset of the training, or `pair_file` cannot be read.
-            ModelError: When the model is a server.
+            ModelError: When the model is a server, or inverts images.
         """
         from siamese_keras.evaluation.report import evaluate
 
         if self.calibration is None or self.config is None:
             raise ModelError(
                 "A server's model cannot be evaluated: it does not tell its calibration."
+            )
+        if self.invert:
+            raise ModelError(
+                "A model that inverts images cannot be evaluated on those that it was trained on: "
+                "load it without `invert`."
             )
         expected = self.training.get("data")
         if dataset.fingerprint != expected:
@@ -658,7 +671,7 @@ class Verifier:
                 with its report.
 
         Raises:
-            ModelError: When the model is an exported one.
+            ModelError: When the model is an exported one, or inverts images.
             OSError: When it cannot be written.
         """
         from siamese_keras.runs import save_run
@@ -689,13 +702,15 @@ class Verifier:
         Raises:
             ArgumentError: When `folder` holds versions of a model of other classes or images, or in
                 another format, or what the format needs is not installed.
-            ModelError: When the model is an exported one, or the export does not answer as it.
+            ModelError: When the model is an exported one or inverts images, or the export does not
+                answer as it.
             OSError: When it cannot be written; nothing is left behind.
         """
         from siamese_keras.serving.exporter import export
 
         outer, calibration, config = self._trained("exported")
         facts = {
+            "dataset": self.name,
             "config": dataclasses.asdict(config),
             "training": self.training,
             "metrics": self.metrics,
@@ -708,6 +723,11 @@ class Verifier:
     def _trained(self, verb: str) -> tuple[keras.Model, Calibration, Config]:
         if self.outer_model is None or self.calibration is None or self.config is None:
             raise ModelError(f"An exported model cannot be {verb} again: load its run instead.")
+        if self.invert:
+            raise ModelError(
+                f"A model that inverts images cannot be {verb}, which keeps the model alone: load "
+                "it without `invert`."
+            )
         return self.outer_model, self.calibration, self.config
 
     def _check_shape(self, images: ImageInput) -> None:

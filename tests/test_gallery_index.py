@@ -175,6 +175,30 @@ def test_a_query_that_was_deleted_and_files_that_are_gone_do_no_harm(tiny, folde
     assert "0.png" not in {match.file for match in tiny.search(folder / "0.png", path, top=9)}
 
 
+def test_files_that_changed_since_they_were_indexed_are_told(tiny, folder, tmp_path, caplog):
+    path = tmp_path / "gallery.npz"
+    tiny.index(folder, path)
+    query = (folder / "0.png").read_bytes()
+    wide = tiny.with_threshold(2.0)
+    tiny.search(query, path)
+    wide.near_duplicates(path)
+    assert caplog.messages == []
+    (folder / "1.png").write_bytes((folder / "2.png").read_bytes() + b"longer")
+    (folder / "more" / "4.png").unlink()
+    message = (
+        "The index is out of date: 2 of the images found have changed, or are gone, since it was "
+        "made, such as 1.png. Index the folder again."
+    )
+    tiny.search([query, query], path, top=6)
+    wide.near_duplicates(path)
+    assert caplog.messages == [message, message]
+    caplog.clear()
+    tiny.search(query, path, top=1)  # what is not found does not matter
+    folder.rename(tmp_path / "elsewhere")  # as on a machine without the images
+    tiny.search(query, path, top=6)
+    assert caplog.messages == []
+
+
 def damage(content, key, value):
     return {**content, key: value}
 
@@ -247,10 +271,11 @@ def test_near_duplicates_of_a_folder_and_of_its_index(tiny, folder, tmp_path, sa
     copied = folder / "more" / "copy.png"
     copied.write_bytes((folder / "2.png").read_bytes())
     strict = tiny.with_threshold(1e-3)
-    assert strict.near_duplicates(folder) == [(str(folder / "2.png"), str(copied), 0.0)]
+    nothing = pytest.approx(0, abs=1e-6)
+    assert strict.near_duplicates(folder) == [(str(folder / "2.png"), str(copied), nothing)]
     path = tmp_path / "gallery.npz"
     tiny.index(folder, path)
-    assert strict.near_duplicates(path) == [("2.png", "more/copy.png", 0.0)]
+    assert strict.near_duplicates(path) == [("2.png", "more/copy.png", nothing)]
     found = tiny.with_threshold(0.7).near_duplicates(path)
     embedded = tiny.embed(sample.test.images[:6])
     distances = [d for _, _, d in found]
@@ -259,6 +284,19 @@ def test_near_duplicates_of_a_folder_and_of_its_index(tiny, folder, tmp_path, sa
         if "copy" not in left + right:
             i, j = NAMES.index(left), NAMES.index(right)
             assert distance == pytest.approx(np.linalg.norm(embedded[i] - embedded[j]), abs=1e-5)
+
+
+def test_copies_are_found_at_distance_0_in_whatever_batch_they_are(tiny, tmp_path, rng):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i, image in enumerate(rng.integers(0, 256, (40, 28, 28, 1), np.uint8)):
+        (folder / f"{i:02}.png").write_bytes(tf.io.encode_png(image).numpy())
+    copied = folder / "99.png"
+    copied.write_bytes((folder / "00.png").read_bytes())
+    (pair,) = tiny.with_threshold(0.0).near_duplicates(folder)
+    assert pair[:2] == (str(folder / "00.png"), str(copied))
+    (match,) = tiny.search(folder / "00.png", folder, within=0.0)
+    assert match.file == str(copied)
 
 
 def test_an_index_of_another_folder_is_made_anew(tiny, folder, tmp_path, sample, caplog):

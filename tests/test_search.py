@@ -102,8 +102,10 @@ def test_top_is_how_many_are_found_at_most(tiny, sample):
         3,
         3,
     ]
-    for top in (0, -1):
-        with pytest.raises(ArgumentError, match=f"`top` must be at least 1. Received: top={top}"):
+    for top in (0, -1, 1.5, "5"):
+        with pytest.raises(
+            ArgumentError, match=f"`top` must be an integer of at least 1. Received: top={top!r}"
+        ):
             tiny.search(images[0], images, top=top)
 
 

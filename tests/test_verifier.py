@@ -268,7 +268,7 @@ def test_as_many_left_as_right_images_are_needed(verifier, sample, paths):
         )
 
 
-@pytest.mark.parametrize("prior", [0, 1, -0.1, 2, float("nan")])
+@pytest.mark.parametrize("prior", [0, 1, -0.1, 2, float("nan"), "0.1"])
 def test_a_prior_out_of_range_is_refused_before_files_are_read(verifier, prior):
     with pytest.raises(ArgumentError, match="`prior` must be greater than 0 and less than 1"):
         verifier.compare("none.png", "none.png", prior=prior)
@@ -361,6 +361,18 @@ def test_an_exported_model_is_neither_saved_nor_exported_again(saved_model, remo
             verifier.save(tmp_path / "run")
         with pytest.raises(ModelError, match="cannot be exported again: load its run instead"):
             verifier.export(tmp_path / "models")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_inverts_is_neither_saved_nor_exported_nor_scored(tiny_run, sample, tmp_path):
+    inverting = load_verifier(tiny_run, invert=True)
+    for act in (
+        lambda: inverting.save(tmp_path / "run"),
+        lambda: inverting.export(tmp_path / "models"),
+        lambda: inverting.evaluate(sample),
+    ):
+        with pytest.raises(ModelError, match="A model that inverts images cannot be "):
+            act()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -520,6 +532,9 @@ def test_a_prior_chooses_the_threshold_where_its_similarity_is_a_half(tiny, samp
         {"threshold": -0.1},
         {"threshold": float("nan")},
         {"threshold": float("inf")},
+        {"threshold": 1e200},
+        {"threshold": "0.1"},
+        {"far": "0.1"},
         {"far": 0.0},
         {"far": 1.0},
         {"prior": 0.0},

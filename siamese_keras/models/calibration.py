@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 
 import numpy as np
 from scipy.special import expit, logit
@@ -87,7 +88,7 @@ def prior_shift(prior: float) -> float:
     Raises:
         ArgumentError: When `prior` is not in (0, 1).
     """
-    if not 0 < prior < 1:
+    if not (isinstance(prior, numbers.Real) and 0 < prior < 1):
         raise ArgumentError(f"`prior` must be greater than 0 and less than 1. Received: {prior}")
     return float(logit(prior))
 

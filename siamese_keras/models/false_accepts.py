@@ -7,6 +7,7 @@ pairs are different, as in a search. The table gives the threshold for a false a
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ class FalseAccepts:
             ModelError: When there are fewer than 10 / `far` different pairs, or too many of them at
                 one distance.
         """
-        if not 0 < far < 1:
+        if not (isinstance(far, numbers.Real) and 0 < far < 1):
             raise ArgumentError(f"`far` must be greater than 0 and less than 1. Received: {far}")
         pairs = self.different_pairs
         needed = int(np.ceil(round(_LEAST_ACCEPTED / far, 6)))

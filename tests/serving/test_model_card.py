@@ -15,6 +15,7 @@ def information(version):
 def test_an_export_has_a_card_of_its_data_and_limits(exported, tiny):
     card = (exported / MODEL_CARD).read_text()
     assert card.startswith("# tiny\n")
+    assert "- Dataset: fashion-mnist-sample, images of 28 x 28 pixels, gray\n" in card
     assert "500 for training, 100 for validation and the threshold, 200 for the test" in card
     assert f"when their distance is at most {tiny.threshold:.4f}." in card
     assert "## Limits" in card
