@@ -80,20 +80,33 @@ def load_pixels(
         return _decode(
             paths, size, color_mode, lambda _, shape: np.empty(shape, np.uint8), progress
         )
-    settings = repr((_VERSION, str(where.absolute()), size, color_mode))
-    folder = (
-        cache_dir / hashlib.sha256(settings.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    )
     state = _state_of(paths, where if where.is_dir() else where.parent)
+    # A run records which size and colors the defaults came to, and is loaded with these again.
+    for settings in ((size, color_mode), (0, "auto"), (size, "auto"), (0, color_mode)):
+        cached = _read_cache(_cache_folder(cache_dir, where, *settings), state)
+        if cached is None or not _fits(cached.images, size, color_mode):
+            continue
+        # Permission to read a file changes neither its size nor its time.
+        if not any(_can_be_read(paths[i]) for i in cached.unread):
+            return cached
+    folder = _cache_folder(cache_dir, where, size, color_mode)
+    _write_cache(folder, state, paths, size, color_mode, progress)
     cached = _read_cache(folder, state)
-    if cached is not None and any(_can_be_read(paths[i]) for i in cached.unread):
-        cached = None  # permission to read a file changes neither its size nor its time
-    if cached is None:
-        _write_cache(folder, state, paths, size, color_mode, progress)
-        cached = _read_cache(folder, state)
     if cached is None:
         raise DataError(f"The cache `{folder}` cannot be read again.")
     return cached
+
+
+def _cache_folder(cache_dir: Path, where: Path, size: int, color_mode: str) -> Path:
+    settings = repr((_VERSION, str(where.absolute()), size, color_mode))
+    digest = hashlib.sha256(settings.encode("utf-8", "surrogateescape")).hexdigest()
+    return cache_dir / digest[:16]
+
+
+def _fits(images: np.ndarray, size: int, color_mode: ColorMode) -> bool:
+    """Return whether images have a size and colors, where these are said."""
+    channels = {"grayscale": 1, "rgb": 3}.get(color_mode, images.shape[-1])
+    return images.shape[1:] == (size or images.shape[1], size or images.shape[2], channels)
 
 
 def _can_be_read(path: str) -> bool:
@@ -191,7 +204,13 @@ def _decode(
         except (DataError, OSError, MemoryError) as error:
             return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
-    images = allocate("color.npy", (len(paths), size, size, 3))
+    try:
+        images = allocate("color.npy", (len(paths), size, size, 3))
+    except MemoryError:
+        raise DataError(
+            f"{len(paths)} images of {size} x {size} pixels do not fit into memory: choose a "
+            "smaller `image_size`, or a `cache_dir`."
+        ) from None
     unread: dict[int, str] = {}
     flat: list[int] = []
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:

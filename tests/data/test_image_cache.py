@@ -10,7 +10,7 @@ from PIL import Image
 from siamese_keras import load_dataset
 from siamese_keras.data import disk_arrays, image_cache, splits
 from siamese_keras.data.image_cache import default_image_size, load_pixels
-from siamese_keras.errors import ArgumentError
+from siamese_keras.errors import ArgumentError, DataError
 
 HERE = Path("here")
 
@@ -96,6 +96,26 @@ def test_a_changed_file_is_decoded_anew_and_the_old_cache_goes(paths, cache_dir,
     assert_equal(after, load_pixels(paths, HERE, 8, "rgb"))
     np.testing.assert_array_equal(before.images, pixels)  # who reads it goes on reading it
     assert len(list(cache_dir.iterdir())) == 1
+
+
+@pytest.mark.parametrize("asked", [(0, "auto"), (10, "auto"), (0, "rgb")])
+def test_what_the_defaults_came_to_is_not_decoded_again(paths, cache_dir, decoded, asked):
+    before = load_pixels(paths, HERE, *asked, cache_dir=cache_dir)
+    decoded.clear()
+    assert_equal(load_pixels(paths, HERE, 10, "rgb", cache_dir=cache_dir), before)
+    assert len(decoded) == 1  # the file that is none
+    for size, color_mode in ((10, "grayscale"), (9, "rgb")):
+        other = load_pixels(paths, HERE, size, color_mode, cache_dir=cache_dir)
+        assert_equal(other, load_pixels(paths, HERE, size, color_mode))
+
+
+def test_images_that_do_not_fit_into_memory_are_one_line(paths, monkeypatch):
+    def refuse(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(image_cache.np, "empty", refuse)
+    with pytest.raises(DataError, match="9 images of 30000 x 30000 pixels do not fit into memory"):
+        load_pixels(paths, HERE, 30_000, "rgb")
 
 
 def test_other_settings_and_files_have_caches_of_their_own(paths, cache_dir, decoded):
