@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from siamese_keras.config import Augmentation, Config
 from siamese_keras.data.pipeline import (
@@ -111,10 +112,14 @@ def fit_pairs(
     pairs = functools.partial(
         pairs_of, kind=config.pairs, batch_size=batch_size, images_per_class=images_per_class
     )
+
+    def kept_in_memory(data: tf.data.Dataset) -> tf.data.Dataset:
+        return data if isinstance(values["validation"], np.memmap) else data.cache()
+
     validation_pairs = replicas.dataset(
-        lambda **parts: pairs(
-            values["validation"], labels["validation"], seed=_VALIDATION_SEED, **parts
-        ).cache()
+        lambda **parts: kept_in_memory(
+            pairs(values["validation"], labels["validation"], seed=_VALIDATION_SEED, **parts)
+        )
     )
     validation_steps = steps_per_epoch(config.pairs, labels["validation"], batch_size)
     # Outside of a run there is nothing to save: SIGTERM ends the program as usual. A worker that

@@ -35,6 +35,7 @@ from siamese_keras.verifier import Verifier
 _log = logging.getLogger(__name__)
 
 _FEATURE_BATCH = 64
+_FEATURE_PART = 1024
 
 
 def fit(
@@ -172,7 +173,13 @@ def _of_dataset(config: Config, dataset: Dataset) -> Config:
     if dataset.settings is None:
         return dataclasses.replace(config, dataset=dataset.name)
     settings = dict(dataset.settings)
-    settings["unseen_classes"] = config.unseen_classes or settings["unseen_classes"]
+    wanted, before = config.unseen_classes, settings["unseen_classes"]
+    if dataset.is_open_set and wanted and wanted != before:
+        raise ArgumentError(
+            "`unseen_classes` must be what the dataset was loaded with, whose classes are cut: "
+            f"{', '.join(before) or 'none'}. Received: {', '.join(wanted)}"
+        )
+    settings["unseen_classes"] = wanted or before
     return dataclasses.replace(config, **settings)
 
 
@@ -281,10 +288,7 @@ def _fit_with_backbone(
     images = {part: split.images for part, split in dataset.splits.items() if part != "test"}
     number = sum(map(len, images.values()))
     _log.info("Computing the features of %d images with %s.", number, config.backbone)
-    features = {
-        part: backbone.predict(values, batch_size=_FEATURE_BATCH, verbose=0)
-        for part, values in images.items()
-    }
+    features = {part: _features(backbone, values) for part, values in images.items()}
     head = build_head(
         features["train"],
         units=config.units,
@@ -311,6 +315,16 @@ def _fit_with_backbone(
     outer = build_outer_model(base, all_pairs=all_pairs)
     facts = fit_stage(outer, images, tuning, first_epoch=config.epochs)
     return _chosen_extension(base, config, dataset.validation), facts
+
+
+def _features(backbone: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Return the features of images a part at a time: `predict` copies all that it is given."""
+
+    def of_part(start: int) -> np.ndarray:
+        part = np.asarray(images[start : start + _FEATURE_PART])
+        return backbone.predict(part, batch_size=_FEATURE_BATCH, verbose=0)
+
+    return np.concatenate([of_part(start) for start in range(0, len(images), _FEATURE_PART)])
 
 
 def _extended(base: keras.Model, config: Config) -> keras.Model:

@@ -16,6 +16,7 @@ from siamese_keras.errors import ArgumentError, DataError, ModelError, TrainingE
 from siamese_keras.evaluation.protocol import calibrate
 from siamese_keras.files import read_columns
 from siamese_keras.models.backbone import build_backbone
+from siamese_keras.training import trainer
 from siamese_keras.training.checkpoints import newest_checkpoint
 
 SHORT = dataclasses.replace(TINY, epochs=1)
@@ -641,6 +642,12 @@ def test_validation_classes_decide_and_test_classes_are_not_shown(sample):
     assert verifier.evaluate(dataset).metrics["open_set"]["num_classes"] == 3
 
 
+def test_classes_that_are_cut_already_are_not_held_out_in_another_way(sample):
+    config = dataclasses.replace(TINY, unseen_classes=("50%",))
+    with pytest.raises(ArgumentError, match=r"must be what the dataset was loaded with.* 50%"):
+        fit(by_class(sample), config, verbose=0)
+
+
 @pytest.fixture(scope="module")
 def backbone_file(tmp_path_factory):
     return write_backbone(tmp_path_factory.mktemp("backbone") / "network.keras")
@@ -695,6 +702,20 @@ def test_a_head_is_trained_on_features_of_a_backbone(sample, backbone_file, tmp_
     np.testing.assert_allclose(again.distance(images[:20], images[20:40]), expected, atol=1e-5)
     exported = load_verifier(verifier.export(tmp_path / "models" / "pretrained"))
     np.testing.assert_allclose(exported.distance(images[:20], images[20:40]), expected, atol=1e-5)
+
+
+def test_features_are_computed_in_parts(backbone_file, sample, monkeypatch):
+    backbone = build_backbone(str(backbone_file), (28, 28, 1))
+    seen = []
+    predict = backbone.predict
+    monkeypatch.setattr(
+        backbone, "predict", lambda x, **options: seen.append(x) or predict(x, **options)
+    )
+    monkeypatch.setattr(trainer, "_FEATURE_PART", 80)
+    images = sample.test.images
+    features = trainer._features(backbone, images)
+    np.testing.assert_allclose(features, predict(images, verbose=0), rtol=1e-4, atol=1e-5)
+    assert [len(part) for part in seen] == [80, 80, 40]
 
 
 def test_what_does_not_go_with_a_backbone_is_refused(sample, backbone_file):
