@@ -15,7 +15,7 @@ import numpy as np
 from siamese_keras.config import ColorMode
 from siamese_keras.data.image_files import ClassFiles, load_image_files, part_of, printable
 from siamese_keras.data.splits import Source, Split, numbered_names
-from siamese_keras.errors import DataError
+from siamese_keras.errors import ArgumentError, DataError
 
 _PATH, _LABEL, _SPLIT = ("path", "filename"), ("label", "class"), ("split",)
 _EXPECTED = "a header with the columns path and label (and perhaps split), or label and pixels"
@@ -47,6 +47,7 @@ def load_csv(
 
     Raises:
         DataError: When a file cannot be read, or a line of it, which the message names.
+        ArgumentError: When files of pixels are to be color, strict or cached.
     """
     files = _files(path)
     headers = {part: _fields(file) for part, file in files.items()}
@@ -56,6 +57,11 @@ def load_csv(
             raise DataError(
                 f"CSV files of pixels must be of train, validation or test. Received: "
                 f"`{files[unknown.pop()]}`"
+            )
+        if color_mode == "rgb" or strict or cache_dir is not None:
+            setting = "color_mode" if color_mode == "rgb" else "strict" if strict else "cache_dir"
+            raise ArgumentError(
+                f"`{setting}` is for image files, and the CSV files of `{path}` hold gray pixels."
             )
         splits = {part: _read_pixels(file, headers[part]) for part, file in files.items()}
         test = splits.get("test")

@@ -51,6 +51,13 @@ def cut_dataset(
     digests, labels = source.train.digests, source.train.labels
     counts = np.bincount(labels, minlength=len(class_names))
     queries = None
+    for part in own:
+        only = np.setdiff1d(getattr(source, part).labels, labels)[:5].tolist()
+        if only:
+            raise DataError(
+                f"The {part} images must be of classes that have training images. Only in {part}: "
+                f"{', '.join(class_names[label] for label in only)}"
+            )
     _check_counts(counts, class_names, splits=3 - len(own))
     if test is None:
         share = np.maximum(np.round(counts * test_share).astype(int), MIN_IMAGES)

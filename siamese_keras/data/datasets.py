@@ -35,6 +35,7 @@ from siamese_keras.data.npz import load_npz
 from siamese_keras.data.open_set import (
     DEFAULT_SHARE,
     MIN_CLASSES,
+    class_share,
     cut_classes,
     cut_validation_classes,
 )
@@ -181,12 +182,17 @@ def _cut(source: Source, name: str, validation_size: int, unseen_classes: Sequen
     """Cut the images into splits, by class where that is asked for or cannot be helped."""
     test = source.test
     if test is not None and not np.isin(test.labels, source.train.labels).any():
+        if unseen_classes and class_share(unseen_classes[0], source.class_names) is not None:
+            raise ArgumentError(
+                "`unseen_classes` must not be a share of the classes where the data have test "
+                f"classes of their own. Received: {', '.join(unseen_classes)}"
+            )
         return cut_validation_classes(source, test, name=name, validation_size=validation_size)
     _, count = np.unique(source.train.labels, return_counts=True)
     splits = [source.train, source.validation, source.test]
     needed = MIN_IMAGES * sum(split is None for split in [None, *splits[1:]])
-    is_free = not unseen_classes and source.queries is None
-    if is_free and count.min() < needed and len(count) * 0.8 >= MIN_CLASSES:
+    is_whole = source.test is None and source.validation is None
+    if is_whole and not unseen_classes and count.min() < needed and len(count) * 0.8 >= MIN_CLASSES:
         unseen_classes = [DEFAULT_SHARE]
         _log.info(
             "Some classes have fewer than %d images, too few to hold out images of each: %s of the "

@@ -48,7 +48,10 @@ def choose_classes(
     Raises:
         ArgumentError: When a class is unknown or a share is not between 0 % and 100 %.
     """
-    if len(unseen_classes) == 1 and (share := _share(unseen_classes[0], class_names)) is not None:
+    if (
+        len(unseen_classes) == 1
+        and (share := class_share(unseen_classes[0], class_names)) is not None
+    ):
         present = np.unique(labels).tolist()
         return set(_drawing_order(present, class_names)[: round(share * len(present))])
     folded = [name.casefold() for name in class_names]
@@ -70,7 +73,8 @@ def choose_classes(
     return chosen
 
 
-def _share(item: str, class_names: Sequence[str]) -> float | None:
+def class_share(item: str, class_names: Sequence[str]) -> float | None:
+    """Return the share of the classes that `item` asks for, such as `20%`; None for a class."""
     if item in class_names or not re.fullmatch(r"\s*\d+(\.\d*)?\s*%\s*", item):
         return None
     percent = float(item.strip().rstrip("%"))
@@ -115,7 +119,7 @@ def hold_out_classes(
         )
     unseen = choose_classes(unseen_classes, dataset.class_names, dataset.train.labels)
     if dataset.is_open_set:
-        named = _share(unseen_classes[0], dataset.class_names) is None
+        named = class_share(unseen_classes[0], dataset.class_names) is None
         if named and not unseen <= set(dataset.test.labels.tolist()):
             raise ArgumentError(
                 "`unseen_classes` must be among the dataset's test classes: it is cut by class "
@@ -169,7 +173,7 @@ def cut_classes(
     if len(present) - len(chosen) < MIN_CLASSES:
         return None
     groups = _linked_classes(images, class_names)
-    if _share(unseen_classes[0], class_names) is None:
+    if class_share(unseen_classes[0], class_names) is None:
         test = {c for group in groups if chosen.intersection(group) for c in group}
     else:
         test = _take(groups, len(chosen))

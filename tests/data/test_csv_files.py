@@ -2,15 +2,17 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from siamese_keras.config import Config
 from siamese_keras.data import image_cache
 from siamese_keras.data.csv_files import load_csv
-from siamese_keras.data.datasets import load_dataset
+from siamese_keras.data.datasets import load_config_dataset, load_dataset
 from siamese_keras.data.image_folder import load_image_folder
-from siamese_keras.errors import DataError
+from siamese_keras.errors import ArgumentError, DataError
 
 
 def rows_of(photos):
@@ -105,6 +107,17 @@ def test_a_folder_of_train_and_test_is_one_dataset(tmp_path, pixels):
     assert (len(source.train), len(source.test)) == (60, 40)
     (tmp_path / "fashion-mnist_test.csv").unlink()
     assert len(load_csv(tmp_path).train) == 60
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("color_mode", "rgb"), ("strict", True), ("cache_dir", Path("cache"))]
+)
+def test_pixels_are_neither_color_nor_decoded(tmp_path, pixels, name, value):
+    path = write_pixels(tmp_path / "digits.csv", pixels)
+    with pytest.raises(ArgumentError, match=f"`{name}` is for image files"):
+        load_dataset("csv", path, **{name: value})
+    dataset = load_dataset("csv", path)
+    assert load_config_dataset(Config(**dataset.settings), path).fingerprint == dataset.fingerprint
 
 
 def test_pixels_of_queries_are_refused(tmp_path, pixels):

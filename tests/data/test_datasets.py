@@ -281,6 +281,18 @@ def test_many_classes_of_few_images_are_cut_by_class(small_classes, caplog):
     assert asked.fingerprint == dataset.fingerprint
 
 
+def test_test_images_of_its_own_are_never_trained_on(small_classes):
+    """Not even where a class is too small, which cuts other data by class."""
+    for path in list(small_classes.glob("stamp *")):
+        for part in ("train", "test"):
+            shutil.copytree(path, small_classes / part / path.name)
+        shutil.rmtree(path)
+    with pytest.raises(DataError, match="Every class needs 4 training images, 2 for each of 2 spl"):
+        load_dataset("folder", small_classes, image_size=6)
+    asked = load_dataset("folder", small_classes, image_size=6, unseen_classes=["20%"])
+    assert asked.is_open_set
+
+
 def test_test_classes_are_named_by_the_settings(small_classes):
     names = ("stamp 3", "stamp 4")
     config = Config(dataset="folder", image_size=6, unseen_classes=names)
@@ -343,6 +355,10 @@ def test_test_classes_of_its_own_are_honored(small_classes):
     tested = {int(dataset.class_names[label].split()[1]) for label in dataset.test.labels}
     assert tested == set(range(22, 30))
     assert len(set(dataset.validation.labels)) == 5
+    with pytest.raises(ArgumentError, match=r"must not be a share .* Received: 50%"):
+        load_dataset("folder", small_classes, image_size=6, unseen_classes=["50%"])
+    named = load_dataset("folder", small_classes, image_size=6, unseen_classes=["stamp 25"])
+    assert named.fingerprint == dataset.fingerprint
 
 
 def test_the_settings_of_a_run_choose_the_dataset(photos, sample):

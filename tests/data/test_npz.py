@@ -26,6 +26,19 @@ def test_the_arrays_of_keras_are_read(tmp_path, arrays, sample):
     assert dataset.name == "mnist"
 
 
+@pytest.mark.parametrize("part", ["test", "val"])
+def test_classes_without_training_images_are_refused(tmp_path, arrays, part):
+    known = arrays["y_train"] < 8
+    named = {
+        "x_train": arrays["x_train"][known], "y_train": arrays["y_train"][known],
+        f"x_{part}": arrays["x_test"], f"y_{part}": arrays["y_test"],
+    }  # fmt: skip
+    np.savez(tmp_path / "mnist.npz", **named)
+    whole = "validation" if part == "val" else part
+    with pytest.raises(DataError, match=f"Only in {whole}: 8, 9"):
+        load_dataset("npz", tmp_path / "mnist.npz")
+
+
 def test_labels_may_be_a_column_and_validation_may_be_given(tmp_path, arrays):
     named = {
         "train_images": arrays["x_train"], "train_labels": arrays["y_train"][:, None],
