@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from siamese_keras._version import __version__
 from siamese_keras.config import Config
+from siamese_keras.data.local import expanded
 from siamese_keras.errors import ArgumentError, SiameseKerasError
 from siamese_keras.presets import PRESETS
 from siamese_keras.terminal import held_stderr
@@ -42,10 +43,10 @@ def make_parser(prog: str, description: str, **options: Any) -> argparse.Argumen
 
 
 def local_path(text: str) -> Path:
-    """Parse the path of an option; addresses such as `gs://bucket` are refused."""
+    """Parse the path of an option, `~` is the home folder; addresses are refused."""
     if "://" in text:
         raise argparse.ArgumentTypeError(f"expected a path on this machine, not {text!r}")
-    return Path(text)
+    return expanded(text)
 
 
 def run_program(
@@ -179,9 +180,31 @@ def config_from_options(parser: argparse.ArgumentParser, options: argparse.Names
     """
     try:
         start = Config.load(options.config) if options.config else PRESETS[options.preset or "fast"]
-        return dataclasses.replace(start, **chosen_settings(options))
+        chosen = chosen_settings(options)
+        config = dataclasses.replace(start, **chosen)
     except (ArgumentError, OSError) as error:
         parser.error(str(error))
+    for name, (has_effect, needed) in _conditions(config).items():
+        if name in chosen and not has_effect:
+            parser.error(f"argument {option_name(name)}: needs {needed}")
+    return config
+
+
+def _conditions(config: Config) -> dict[str, tuple[bool, str]]:
+    """Return, of options that not all settings make use of, whether these do, and what they need.
+
+    Presets hold such settings too, so that a `Config` is not refused for them.
+    """
+    has_layers = not config.backbone
+    has_filters = has_layers and config.architecture != "mlp"
+    return {
+        "temperature": (config.loss == "supervised-contrastive", "loss supervised-contrastive"),
+        "weighting": (config.loss == "contrastive", "loss contrastive"),
+        "architecture": (has_layers, "no backbone"),
+        "filters": (has_filters, "the architecture cnn or resnet, and no backbone"),
+        "pooling": (has_filters, "the architecture cnn or resnet, and no backbone"),
+        "batch_size": (not config.classes_per_batch, "no classes_per_batch, which decides on it"),
+    }
 
 
 def chosen_settings(options: argparse.Namespace) -> dict[str, Any]:

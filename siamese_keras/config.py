@@ -271,6 +271,11 @@ class Config:
                 "`augment` needs `fine_tune` with a backbone, whose features are computed once. "
                 f"Received: augment={self.augment!r}, fine_tune=0"
             )
+        if self.backbone.endswith(".keras") and self.weights != "imagenet":
+            raise ArgumentError(
+                "`weights` are those of the .keras file that is the backbone. Received: "
+                f"weights={self.weights!r}, backbone={self.backbone!r}"
+            )
         for name in ("weights", "backbone_stages", "fine_tune", "fine_tune_learning_rate"):
             value = getattr(self, name)
             if not self.backbone and value != getattr(Config, name):

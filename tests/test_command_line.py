@@ -87,6 +87,18 @@ def test_every_field_is_an_option_that_overrides_the_preset():
         (["--learning-rate", "inf"], "`learning_rate` must be a finite number"),
         (["--pairs", "some"], "argument --pairs: invalid choice: 'some'"),
         (["--preset", "slow"], "argument --preset: invalid choice: 'slow'"),
+        (["--temperature", "0.2"], "argument --temperature: needs loss supervised-contrastive"),
+        (["--preset", "many-classes", "--weighting", "uniform"], "--weighting: needs loss contras"),
+        (["--architecture", "mlp", "--filters", "8"], "--filters: needs the architecture cnn or"),
+        (
+            ["--preset", "pretrained", "--pooling", "max"],
+            "--pooling: needs the architecture cnn or",
+        ),
+        (["--preset", "pretrained", "--architecture", "mlp"], "--architecture: needs no backbone"),
+        (
+            ["--classes-per-batch", "8", "--batch-size", "8"],
+            "--batch-size: needs no classes_per_ba",
+        ),
         (["--margins", "1"], "unrecognized arguments: --margins"),
         (["--marg", "1"], "unrecognized arguments: --marg"),
     ],
@@ -102,6 +114,11 @@ def test_settings_start_from_the_file_of_a_run(tmp_path):
     assert parse("--seed", 3, "--config", tmp_path / "config.json", "--pairs", "all") == (
         dataclasses.replace(settings, seed=3, pairs="all")
     )
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert local_path("~/photos") == tmp_path / "photos"
 
 
 def test_files_of_settings_are_absolute_and_names_stay_as_they_are(tmp_path, monkeypatch):

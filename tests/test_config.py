@@ -45,6 +45,10 @@ OTHER = Config(filters=(8, 16), unseen_classes=("bag", "shirt"), margin=1.5, see
         ({"seed": 2**31}, "`seed` must be at most 2147483647"),
         ({"kept_features": 0.5, "architecture": "mlp"}, "`kept_features` needs the architecture"),
         ({"dropout": 0.5}, "`dropout` is that of the dense layers of `units`"),
+        (
+            {"weights": "w.h5", "backbone": "n.keras"},
+            "`weights` are those of the .keras file that is",
+        ),
         ({"weights": "none"}, "`weights` needs a `backbone`. Received: weights='none'"),
         ({"backbone_stages": 2}, "`backbone_stages` needs a `backbone`. Received: backbone_stages"),
         ({"fine_tune": 2}, "`fine_tune` needs a `backbone`. Received: fine_tune=2"),
