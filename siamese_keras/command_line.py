@@ -184,27 +184,29 @@ def config_from_options(parser: argparse.ArgumentParser, options: argparse.Names
         config = dataclasses.replace(start, **chosen)
     except (ArgumentError, OSError) as error:
         parser.error(str(error))
-    for name, (has_effect, needed) in _conditions(config).items():
-        if name in chosen and not has_effect:
-            parser.error(f"argument {option_name(name)}: needs {needed}")
+    for name, reason in _without_effect(config).items():
+        if name in chosen:
+            parser.error(f"argument {option_name(name)}: not allowed {reason}")
     return config
 
 
-def _conditions(config: Config) -> dict[str, tuple[bool, str]]:
-    """Return, of options that not all settings make use of, whether these do, and what they need.
+def _without_effect(config: Config) -> dict[str, str]:
+    """Return the settings that have no effect beside the others, each with the reason.
 
-    Presets hold such settings too, so that a `Config` is not refused for them.
+    A `Config` is not refused for them, since presets hold values for all settings.
     """
-    has_layers = not config.backbone
-    has_filters = has_layers and config.architecture != "mlp"
-    return {
-        "temperature": (config.loss == "supervised-contrastive", "loss supervised-contrastive"),
-        "weighting": (config.loss == "contrastive", "loss contrastive"),
-        "architecture": (has_layers, "no backbone"),
-        "filters": (has_filters, "the architecture cnn or resnet, and no backbone"),
-        "pooling": (has_filters, "the architecture cnn or resnet, and no backbone"),
-        "batch_size": (not config.classes_per_batch, "no classes_per_batch, which decides on it"),
-    }
+    found = {}
+    if config.loss != "supervised-contrastive":
+        found["temperature"] = "without --loss supervised-contrastive"
+    if config.loss != "contrastive":
+        found["weighting"] = "without --loss contrastive"
+    if config.backbone:
+        found["architecture"] = "with --backbone"
+    if config.backbone or config.architecture == "mlp":
+        found["filters"] = found["pooling"] = "with --backbone or --architecture mlp"
+    if config.classes_per_batch:
+        found["batch_size"] = "with --classes-per-batch"
+    return found
 
 
 def chosen_settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def near_pairs(
 
     Args:
         embeddings: float32 `[n, embedding_dim]`.
-        threshold: Largest distance, at least 0; embeddings of one image are within 0.
+        threshold: Largest distance, at least 0, which finds copies.
 
     Returns:
         Indices of the left and right ones, int64 `[pairs]`, left < right, and their Euclidean
