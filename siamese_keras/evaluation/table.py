@@ -19,8 +19,9 @@ def report_table(report: dict[str, Any]) -> str:
         return f"{group['accuracy']:.4f} accuracy, {group['roc_auc']:.4f} AUC"
 
     origin = "from validation pairs"
-    if test["midpoint"] != test["threshold"]:
-        origin = f"chosen; {test['midpoint']:.4f} {origin}"
+    midpoint = test.get("midpoint", test["threshold"])  # which earlier versions did not write
+    if midpoint != test["threshold"]:
+        origin = f"chosen; {midpoint:.4f} {origin}"
     rows = [
         (
             "pair accuracy",
