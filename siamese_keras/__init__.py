@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import os
 import platform
+import sys
 from typing import TYPE_CHECKING, Any
 
 from siamese_keras._version import __version__ as __version__
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 # TensorFlow reads this when it is loaded. By default it uses oneDNN only on processors with VNNI
 # instructions; on others a training takes two thirds of the time with it.
-if platform.machine() in ("x86_64", "AMD64"):
+if sys.platform == "linux" and platform.machine() == "x86_64":
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 _HOMES = {
