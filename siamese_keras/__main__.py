@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    parser.add_argument("command", choices=PROGRAMS, metavar="COMMAND", help="one of the below")
+    parser.add_argument("command", choices=PROGRAMS, metavar="COMMAND", help="command to run")
     arguments = sys.argv[1:] if argv is None else argv
     command = parser.parse_args(arguments[:1]).command
     program = importlib.import_module(f"siamese_keras.{command}")

@@ -65,8 +65,8 @@ class Config:
     validation_size: int = _option(
         0,
         "data",
-        "number of training images held out for validation and calibration; 0 = a twelfth of them, "
-        "of fewer than 6,000 up to 500",
+        "number of training images held out for validation and calibration; 0 = a twelfth, or for "
+        "fewer than 6,000 images a fifth, but at most 500",
         at_least=0,
     )
     unseen_classes: tuple[str, ...] = _option(
@@ -95,7 +95,7 @@ class Config:
     classes_per_batch: int = _option(
         0,
         "pairs",
-        "pairs all: images_per_class times as many images per step, in place of batch_size",
+        "pairs all: classes per step, each with images_per_class images; replaces batch_size",
         at_least=0,
     )
     images_per_class: int = _option(
@@ -147,15 +147,15 @@ class Config:
     shift_averaging: ShiftAveraging = _option(
         "no",
         "base model",
-        "average the embeddings of an image and of it shifted by a pixel, to the left or all four "
-        "ways, which takes two or five times as long to embed",
+        "average the embeddings of an image and of copies shifted by a pixel, left or all four "
+        "ways; embedding then takes two or five times as long",
     )
 
     backbone: str = _option(
         "",
         "pretrained backbone",
-        "model of keras.applications, such as efficientnet_v2_b0, or .keras file, whose features "
-        "take the place of the architecture's",
+        "keras.applications model, such as efficientnet_v2_b0, or a .keras file; its features "
+        "replace those of the architecture",
     )
     weights: str = _option(
         "imagenet",
@@ -165,13 +165,13 @@ class Config:
     backbone_stages: int = _option(
         1,
         "pretrained backbone",
-        "stages, from the last one, that give features: layers of one resolution are a stage",
+        "number of final stages to take features from; layers of one resolution form a stage",
         at_least=1,
     )
     fine_tune: int = _option(
         0,
         "pretrained backbone",
-        "epochs that train the backbone too, after those of the layers behind it",
+        "extra epochs that also train the backbone, once the layers on top are trained",
         at_least=0,
     )
     fine_tune_learning_rate: float = _option(
@@ -186,7 +186,7 @@ class Config:
         0.8, "loss", "contrastive: distance below which same pairs cost nothing", at_least=0
     )
     weighting: Weighting = _option(
-        "nonzero", "loss", "contrastive: which pairs of a batch the loss is the mean of"
+        "nonzero", "loss", "contrastive: how the losses of the pairs of a batch are averaged"
     )
 
     temperature: float = _option(
@@ -197,7 +197,7 @@ class Config:
     min_steps: int = _option(
         100,
         "optimization",
-        "steps to take at least: epochs of few images pass over them several times",
+        "minimum number of steps; with few images, each epoch passes over them several times",
         at_least=0,
     )
     early_stopping: int = _option(

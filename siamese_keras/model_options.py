@@ -31,7 +31,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     model.add_argument(
         "--url",
         type=_model_url,
-        help="ask a TensorFlow Serving: http://HOST:8501/v1/models/fashion_mnist",
+        help="query a TensorFlow Serving server: http://HOST:8501/v1/models/fashion_mnist",
     )
     parser.add_argument(
         "--timeout",
@@ -54,7 +54,7 @@ def add_invert_option(parser: argparse.ArgumentParser) -> None:
 def add_threshold_options(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the options `--threshold`, `--far` and `--prior`, of which one may be used."""
     group = parser.add_argument_group(
-        "threshold", "Up to which distance two images are same (default: the model's own)."
+        "threshold", "Largest distance at which two images are same (default: the model's own)."
     ).add_mutually_exclusive_group()
     group.add_argument(
         "--threshold",

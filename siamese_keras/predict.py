@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.pre
         "--index",
         type=index_path,
         metavar="FILE.npz",
-        help="index to search, written by `siamese-keras index`; images that are not same are not "
+        help="index to search, written by `siamese-keras index`; only images that are same are "
         "listed",
     )
     task.add_argument(
@@ -67,8 +67,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.pre
         "--all-pairs",
         type=local_path,
         metavar="FOLDER",
-        help="folder, or index, whose images to compare with each other: lists the pairs that are "
-        "same, the nearest first; near-duplicates with a small --threshold",
+        help="compare all images of a folder or index with each other, and list the pairs that are "
+        "same, nearest first; a small --threshold finds near-duplicates",
     )
     parser.add_argument(
         "--top",
@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.pre
         "--output",
         type=local_path,
         metavar="FILE",
-        help="CSV file to write for --pairs: its columns and distance, similarity, same and error",
+        help="CSV file to write for --pairs, with distance, similarity, same and error added",
     )
     add_model_options(parser)
     add_threshold_options(parser)

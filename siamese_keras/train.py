@@ -61,14 +61,14 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
         "--resume",
         type=local_path,
         metavar="RUN",
-        help="go on with a training that was killed or interrupted, with the options that it was "
-        "started with, or with more --epochs of a constant learning rate",
+        help="resume a training run that was killed or interrupted, with the options that it was "
+        "started with; --epochs may be raised if the learning rate is constant",
     )
     parser.add_argument(
         "--checkpoint-minutes",
         type=_minutes,
         metavar="MINUTES",
-        help="save the training this often within an epoch, besides after each (default: 10)",
+        help="minutes between checkpoints within an epoch; each epoch ends with one (default: 10)",
     )
     parser.add_argument(
         "--devices",
