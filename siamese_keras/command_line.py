@@ -19,8 +19,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from siamese_keras._version import __version__
 from siamese_keras.config import Config
-from siamese_keras.data.local import expanded
 from siamese_keras.errors import ArgumentError, SiameseKerasError
+from siamese_keras.files import expanded
 from siamese_keras.presets import PRESETS
 from siamese_keras.terminal import held_stderr
 

@@ -24,6 +24,14 @@ _NEW = {_LOCK, COMMAND}  # what may be in the folder of a new training
 _BEGUN = {*_NEW, "config.json", "tensorboard"}  # and of one that has written no checkpoint yet
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Replace `~`, where the home folder is known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # no HOME and no entry for the user
+        return Path(path)
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path` and move it to `path` when the block succeeds.

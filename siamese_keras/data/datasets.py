@@ -30,7 +30,7 @@ from siamese_keras.data.idx import (
     read_idx_folder,
 )
 from siamese_keras.data.image_folder import load_image_folder
-from siamese_keras.data.local import expanded, idx_folders, tfds_folder
+from siamese_keras.data.local import idx_folders, tfds_folder
 from siamese_keras.data.npz import load_npz
 from siamese_keras.data.open_set import (
     DEFAULT_SHARE,
@@ -48,7 +48,7 @@ from siamese_keras.errors import (
     check_choice,
     check_count,
 )
-from siamese_keras.files import check_outside
+from siamese_keras.files import check_outside, expanded
 
 _log = logging.getLogger(__name__)
 

@@ -7,14 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from siamese_keras.data.idx import has_idx_files
-
-
-def expanded(path: str | os.PathLike[str]) -> Path:
-    """Replace `~`, where the home folder is known."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:  # no HOME and no entry for the user
-        return Path(path)
+from siamese_keras.files import expanded
 
 
 def find_local() -> Path | None:

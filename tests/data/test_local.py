@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from siamese_keras.data.idx import IDX_FILES
-from siamese_keras.data.local import expanded, find_local, idx_folders, tfds_folder
+from siamese_keras.data.local import find_local, idx_folders, tfds_folder
+from siamese_keras.files import expanded
 
 
 def test_the_home_folder_is_put_for_a_tilde(monkeypatch, tmp_path):
