@@ -82,6 +82,7 @@ def test_model_json(exported, tiny, tiny_run):
     del content["metrics"]  # see the next test
     assert content == {
         "name": "tiny",
+        "dataset": tiny.name,
         "siamese_keras": __version__,
         "class_names": list(tiny.class_names),
         "image_shape": [28, 28, 1],
