@@ -217,9 +217,9 @@ def chosen_settings(options: argparse.Namespace) -> dict[str, Any]:
     names = {field.name for field in dataclasses.fields(Config)}
     chosen = {name: value for name, value in vars(options).items() if name in names}
     if chosen.get("backbone", "").endswith(".keras"):
-        chosen["backbone"] = str(Path(chosen["backbone"]).absolute())
+        chosen["backbone"] = str(expanded(chosen["backbone"]).absolute())
     if chosen.get("weights", "none") not in ("imagenet", "none"):
-        chosen["weights"] = str(Path(chosen["weights"]).absolute())
+        chosen["weights"] = str(expanded(chosen["weights"]).absolute())
     return chosen
 
 

@@ -122,6 +122,7 @@ def test_settings_start_from_the_file_of_a_run(tmp_path):
 def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert local_path("~/photos") == tmp_path / "photos"
+    assert parse("--backbone", "~/network.keras").backbone == str(tmp_path / "network.keras")
 
 
 def test_files_of_settings_are_absolute_and_names_stay_as_they_are(tmp_path, monkeypatch):

@@ -189,10 +189,10 @@ def _cut(source: Source, name: str, validation_size: int, unseen_classes: Sequen
             )
         return cut_validation_classes(source, test, name=name, validation_size=validation_size)
     _, count = np.unique(source.train.labels, return_counts=True)
-    splits = [source.train, source.validation, source.test]
-    needed = MIN_IMAGES * sum(split is None for split in [None, *splits[1:]])
-    is_whole = source.test is None and source.validation is None
-    if is_whole and not unseen_classes and count.min() < needed and len(count) * 0.8 >= MIN_CLASSES:
+    given = [s for s in (source.train, source.validation, source.test) if s is not None]
+    needed = MIN_IMAGES * 3  # for train, validation and test, all of which are cut here
+    is_free = not unseen_classes and len(given) == 1
+    if is_free and count.min() < needed and len(count) * 0.8 >= MIN_CLASSES:
         unseen_classes = [DEFAULT_SHARE]
         _log.info(
             "Some classes have fewer than %d images, too few to hold out images of each: %s of the "
@@ -201,7 +201,6 @@ def _cut(source: Source, name: str, validation_size: int, unseen_classes: Sequen
             DEFAULT_SHARE,
         )
     if unseen_classes and source.queries is None:
-        given = [split for split in splits if split is not None]
         dataset = cut_classes(
             join_splits(given),
             source.class_names,
