@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -178,19 +179,24 @@ def pairs_of(
     check_labels(labels)
     steps = steps_per_epoch(kind, labels, batch_size)
 
-    def index_batches() -> Iterator[tuple[np.ndarray, np.ndarray, tuple[int, int]]]:
-        for epoch in range(first_step // steps, epochs):
-            left, right = _epoch_indices(
-                kind, labels, seed=seed, epoch=epoch, images_per_class=images_per_class
-            )
-            for step in range(max(first_step - epoch * steps, 0), steps):
-                start = step * batch_size
-                size = min(batch_size, len(left) - start)
-                for part in parts:
-                    cut = (start + size * i // num_parts for i in (part, part + 1))
-                    batch = slice(*cut)
-                    number = (epoch * steps + step) * num_parts + part
-                    yield left[batch], right[batch], (seed, number)
+    @functools.lru_cache(maxsize=1)
+    def epoch_indices(epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        return _epoch_indices(
+            kind, labels, seed=seed, epoch=epoch, images_per_class=images_per_class
+        )
+
+    def batch_indices(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        step, which = divmod(int(number), len(parts))
+        part = parts[which]
+        left, right = epoch_indices(step // steps)
+        start = step % steps * batch_size
+        size = min(batch_size, len(left) - start)
+        batch = slice(*(start + size * i // num_parts for i in (part, part + 1)))
+        return left[batch], right[batch], np.array([seed, step * num_parts + part])
+
+    def draw(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        left, right, batch_seed = tf.numpy_function(batch_indices, [number], [tf.int64] * 3)
+        return tf.ensure_shape(left, [None]), tf.ensure_shape(right, [None]), batch_seed
 
     take = _gatherer(values)
     label_tensor = tf.constant(labels)
@@ -209,14 +215,15 @@ def pairs_of(
             left_labels = left_labels[:, tf.newaxis]
         return inputs, tf.cast(left_labels != right_labels, tf.float32)
 
-    indices, seeds = tf.TensorSpec([None], tf.int64), tf.TensorSpec([2], tf.int64)
     # The autotuner of tf.data sleeps longer and longer between its rounds, and the end of `fit`
     # waits for it, up to a minute. There is nothing to tune here.
     options = tf.data.Options()
     options.autotune.enabled = False
+    # Not from a generator: in TensorFlow 2.21 one makes the whole process hand memory back to the
+    # system after each use, and a step then takes up to 1.8 times as long (docs/experiments.md).
     return (
-        tf.data.Dataset.from_generator(index_batches, output_signature=(indices, indices, seeds))
-        .apply(tf.data.experimental.assert_cardinality(len(parts) * (steps * epochs - first_step)))
+        tf.data.Dataset.range(len(parts) * first_step, len(parts) * steps * epochs)
+        .map(draw)
         .map(gather, num_parallel_calls=2)
         .prefetch(2)
         .with_options(options)
