@@ -13,7 +13,8 @@ import numpy as np
 
 from siamese_keras.errors import ArgumentError, DataError
 from siamese_keras.files import atomic_path
-from siamese_keras.gallery import embed_files
+from siamese_keras.gallery import Embed, embed_files
+from siamese_keras.progress import Progress
 
 _log = logging.getLogger(__name__)
 
@@ -22,7 +23,6 @@ _ADDED = ("distance", "similarity", "same", "error")
 _ROWS = 2_000  # that are read, compared and written at once
 _KEPT = 100_000  # embeddings that are kept for files that come again
 
-Embed = Callable[[Any], np.ndarray]
 # (left, right) float32 [n, embedding_dim] -> distance, similarity, same, each [n]
 Decide = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]
 # The line that a row ends in, its values, its two files, and what is wrong with it or nothing.
@@ -36,7 +36,7 @@ def compare_file(
     output: Path,
     *,
     batch_size: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[int, int]:
     """Compare the pairs of a CSV file and write them with the answers, as `Verifier.compare_file`.
 
@@ -96,8 +96,8 @@ def _header(path: Path, reader: Any) -> list[str]:
     if missing := [name for name in _COLUMNS if name not in names]:
         received = _printable(",".join(names)[:80]) or "none"
         raise DataError(
-            f"`{path}` must begin with a line of names, with left and right among them, separated "
-            f"by commas. Missing: {', '.join(missing)}. Received: {received}"
+            f"`{path}` must begin with a header line that has the columns left and right, "
+            f"separated by commas. Missing: {', '.join(missing)}. Received: {received}"
         )
     if taken := [name for name in _ADDED if name in names]:
         raise DataError(

@@ -78,7 +78,7 @@ def run_program(
             _import_tensorflow_quietly()
             status = program() or 0
             if sys.stdout is not None:
-                sys.stdout.flush()  # now, while an error of it can still be told
+                sys.stdout.flush()  # now, while an error of it can still be reported
             return status
         except BrokenPipeError:  # the reader, such as `head`, has seen enough
             _discard_output()
@@ -167,7 +167,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
             keywords["choices"] = get_args(hint)
         else:
             keywords["type"] = _parser_of(hint)
-            keywords["metavar"] = "N,N,..." if hint == tuple[int, ...] else field.name.upper()
+            keywords["metavar"] = _METAVARS.get(hint, field.name.upper())
         groups[title].add_argument(option_name(field.name), **keywords)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _presets_text()
@@ -228,10 +228,16 @@ def option_name(field: str) -> str:
     return "--" + field.replace("_", "-")
 
 
+# How `--help` names the values of a list.
+_METAVARS: dict[Any, str] = {tuple[int, ...]: "N,N,...", tuple[str, ...]: "CLASS,CLASS,..."}
+
+
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
+    if value in ((), ""):
+        return "none"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _presets_text() -> str:

@@ -17,9 +17,7 @@ from siamese_keras.files import write_json
 ColorMode = Literal["auto", "rgb", "grayscale"]
 PairKind = Literal["all", "balanced", "classic", "random"]
 Augmentation = Literal["none", "shift", "shift-erase", "flip-shift", "flip-shift-erase"]
-AugmentationChoice = Literal[
-    "auto", "none", "shift", "shift-erase", "flip-shift", "flip-shift-erase"
-]
+AugmentationChoice = Literal["auto", Augmentation]
 Architecture = Literal["cnn", "resnet", "mlp"]
 Pooling = Literal["flatten", "average", "max"]
 FlipAveraging = Literal["no", "yes", "auto"]
@@ -60,7 +58,8 @@ class Config:
     dataset: str = _option(
         "fashion_mnist",
         "data",
-        "fashion_mnist, folder (of images by class), csv, npz, idx, or a TensorFlow dataset",
+        "fashion_mnist, folder (of images by class), csv, npz, idx, or the name of a "
+        "dataset of TensorFlow Datasets (TFDS)",
     )
     validation_size: int = _option(
         0,
@@ -123,7 +122,11 @@ class Config:
         (), "base model", "units of the dense layers before the embedding", at_least=1
     )
     dropout: float = _option(
-        0.0, "base model", "dropout rate after each dense layer", at_least=0, at_most=0.95
+        0.0,
+        "base model",
+        "dropout rate after each dense layer of units; with a backbone, of its features too",
+        at_least=0,
+        at_most=0.95,
     )
     embedding_dim: int = _option(64, "base model", "length of the embedding", at_least=1)
     embedding_activation: Activation = _option(
@@ -135,7 +138,7 @@ class Config:
     kept_features: float = _option(
         0.0,
         "base model",
-        "cnn, resnet: norm of the backbone features kept beside the embedding",
+        "cnn, resnet: norm of the features of the last block kept beside the embedding",
         at_least=0,
     )
     flip_averaging: FlipAveraging = _option(
@@ -207,7 +210,10 @@ class Config:
         at_least=0,
     )
     keep: Keep = _option(
-        "last", "optimization", "weights to keep: of the last epoch, or of that with the best AUC"
+        "last",
+        "optimization",
+        "weights to keep: of the last epoch, or of the epoch with the best "
+        "ROC-AUC of validation pairs",
     )
     optimizer: Optimizer = _option("muon", "optimization", "optimizer")
     learning_rate: float = _option(
@@ -263,7 +269,7 @@ class Config:
             )
         if self.dropout and not self.units and not self.backbone:
             raise ArgumentError(
-                "`dropout` is that of the dense layers of `units`. Received: "
+                "`dropout` needs `units` or a `backbone`. Received: "
                 f"dropout={self.dropout}, units=()"
             )
         if self.augment not in ("auto", "none") and self.backbone and not self.fine_tune:
@@ -273,7 +279,7 @@ class Config:
             )
         if self.backbone.endswith(".keras") and self.weights != "imagenet":
             raise ArgumentError(
-                "`weights` are those of the .keras file that is the backbone. Received: "
+                "`weights` cannot be set for a .keras backbone, which has its own. Received: "
                 f"weights={self.weights!r}, backbone={self.backbone!r}"
             )
         for name in ("weights", "backbone_stages", "fine_tune", "fine_tune_learning_rate"):
@@ -319,7 +325,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         return float(value)
     if hint is float or type(value) is not hint:
         expected = {bool: "true or false", int: "a whole number", float: "a finite number"}
-        wanted = expected.get(hint, "a text")
+        wanted = expected.get(hint, "a string")
         raise ArgumentError(f"`{name}` must be {wanted}. Received: {name}={value!r}")
     return value
 

@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.dem
     parser.add_argument(
         "--port",
         type=_port,
-        help="port to listen on (default: 7860, or a free one when it is used)",
+        help="port to listen on (default: 7860, or a free one if that is in use)",
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     options = parser.parse_args(argv)

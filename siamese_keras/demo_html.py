@@ -82,8 +82,8 @@ def answer_html(distance: float, similarity: float, *, same: bool) -> str:
 
 
 def within_html(same: int, found: int) -> str:
-    """Return how many of the nearest images are same."""
-    text = f"{same} of the {found} nearest images are same as the query at this threshold."
+    """Return how many of the nearest images are within the threshold."""
+    text = f"{same} of the {found} nearest images are within this threshold."
     return f'<p class="demo-within" role="status">{text}</p>'
 
 

@@ -48,14 +48,14 @@ class Demo:
     """The functions behind the page: paths of uploaded files in, HTML out.
 
     Args:
-        verifier: The model; not a server, which does not tell its threshold.
+        verifier: The model; not a server, which does not report its threshold.
         gallery: Images to search, from `Verifier.open_gallery`, or None.
     """
 
     def __init__(self, verifier: Verifier, gallery: Index | None = None) -> None:
         if verifier.calibration is None or verifier.config is None:
             raise ModelError(
-                "The demo needs a run or an export: a server does not tell its threshold."
+                "The demo needs a run or an export: a server does not report its threshold."
             )
         self.verifier = verifier
         self.gallery = gallery
@@ -175,8 +175,9 @@ def build_page(demo: Demo, examples: list[list[str]]) -> Any:
     import gradio as gr
 
     verifier = demo.verifier
-    # Whatever is shown has one source, which is asked again, with the latest inputs, when it was
-    # busy: nothing that was asked earlier comes last. Gradio's queue loses answers that overlap.
+    # Each output is computed by one function, which is called again with the latest inputs when it
+    # was busy: a stale answer never replaces a newer one. Gradio's queue loses answers that
+    # overlap.
     options = {
         "api_visibility": "private",
         "queue": False,
@@ -198,8 +199,8 @@ def build_page(demo: Demo, examples: list[list[str]]) -> Any:
         threshold = gr.Slider(
             0, demo.max_distance, demo.shown_threshold, step=0.001, label="Threshold",
             elem_id="threshold",
-            info="Two images are same when their distance is at most this. The threshold of the "
-            f"model is {demo.threshold:.3f}, fitted on validation pairs. A smaller one accepts "
+            info="Two images count as same when their distance is at most this. The threshold of "
+            f"the model is {demo.threshold:.3f}, fitted on validation pairs. A smaller one accepts "
             "fewer different pairs, a larger one misses fewer same pairs.",
         )  # fmt: skip
         with gr.Tab("Compare"):

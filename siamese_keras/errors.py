@@ -28,7 +28,7 @@ class TrainingError(SiameseKerasError):
 
 
 class ModelError(SiameseKerasError):
-    """A run or an exported model cannot be loaded, asked or exported."""
+    """A run or an exported model cannot be loaded, queried or exported."""
 
 
 class RequestError(ModelError):

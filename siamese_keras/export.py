@@ -27,8 +27,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.exp
     target = parser.add_mutually_exclusive_group()
     target.add_argument(
         "--name",
-        help="export to saved_models/NAME, NAME-litert or NAME-onnx (default: the name of the "
-        "dataset)",
+        help="export to saved_models/NAME, NAME-litert or NAME-onnx (default: that of the "
+        "dataset, its folder or file)",
     )
     target.add_argument("--output", type=local_path, help="export to this folder instead")
     parser.add_argument(

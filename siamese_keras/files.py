@@ -113,12 +113,12 @@ def locked_run(path: str | os.PathLike[str], *, resume: bool = False) -> Iterato
     if not resume and names - _NEW:
         raise ArgumentError(f"`run_dir` must be a new or empty folder. Received: `{path}`")
     if resume and not (names & {"checkpoints", COMMAND} or (names and names <= _BEGUN)):
-        raise ArgumentError(f"There is no training to resume in `{path}`: it has no checkpoints.")
+        raise ArgumentError(f"There is no run to resume in `{path}`: it has no checkpoints.")
     try:  # one object for each folder: a program may lock it, and call `fit`, which does so again
         lock = filelock.FileLock(path / _LOCK, timeout=0, is_singleton=True)
         lock.acquire()
     except filelock.Timeout:
-        raise ArgumentError(f"Another training writes to `{path}`.") from None
+        raise ArgumentError(f"Another training run is writing to `{path}`.") from None
     try:
         for left in (*path.glob(".writing-*"), *path.glob("checkpoints/.writing-*")):
             shutil.rmtree(left, ignore_errors=True)  # by a training that was killed
@@ -155,7 +155,7 @@ def check_outside(folder: Path, path: Path, name: str) -> None:
         return
     if not any(part.startswith(".") for part in inner.relative_to(outer).parts):
         raise ArgumentError(
-            f"`{name}` must not be in the folder of the images, which it would become a class of. "
+            f"`{name}` must not be inside the folder of images, where it would be read as a class. "
             f"Received: `{path}` in `{folder}`"
         )
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from siamese_keras.data.image_folder import find_image_files
 from siamese_keras.errors import DataError, RequestError
+from siamese_keras.progress import Progress
 
 _log = logging.getLogger(__name__)
 
@@ -19,7 +20,6 @@ _THREADS = 2
 _REFUSED = (DataError, RequestError, OSError)
 
 Embed = Callable[[Any], np.ndarray]
-Progress = Callable[[int, int], None]
 
 
 def _log_skipped(path: Path, error: Exception) -> None:
@@ -33,7 +33,7 @@ def embed_files(
     progress: Progress | None = None,
     on_error: Callable[[Path, Exception], None] = _log_skipped,
 ) -> tuple[list[int], np.ndarray]:
-    """Embed image files, but for those that cannot be read or decoded.
+    """Embed image files, except those that cannot be read or decoded.
 
     Args:
         embed: Function of many images, `Verifier.embed`.

@@ -31,7 +31,7 @@ class Index:
         folder: The folder.
         names: str `[n]`, the files' paths relative to it, with `/`.
         sizes: int64 `[n]`, bytes of each file when it was embedded.
-        mtimes: int64 `[n]`, time of its last change, in ns.
+        mtimes: int64 `[n]`, its modification time, in ns.
         embeddings: float32 `[n, embedding_dim]`.
         fingerprint: float32 `[3, embedding_dim]`, what the model makes of three fixed images. Of
             one model it is the same from a run, an exported model and a server.
@@ -85,15 +85,15 @@ def build_index(
     before: Index | None = None,
     progress: Progress | None = None,
 ) -> tuple[Index, Changes]:
-    """Embed a folder's images, but for those that an index of the same model already has.
+    """Embed a folder's images, except those that an index of the same model already has.
 
     Args:
         embed: Function of many images, `Verifier.embed`.
         folder: The folder.
         batch_size: Files to read at once.
         invert: Whether `embed` inverts images.
-        before: An earlier index. Files of the same name, size and time of change are taken from it,
-            if it is of the same model and folder.
+        before: An earlier index. Files of the same name, size and modification time are taken from
+            it, if it is of the same model and folder.
         progress: Called with how many are done and how many there are.
 
     Returns:
@@ -101,14 +101,14 @@ def build_index(
 
     Raises:
         DataError: When it is not a folder or has no image that can be read.
-        ModelError: When a server has changed its model meanwhile.
+        ModelError: When a server switched to another model meanwhile.
     """
     fingerprint = model_fingerprint(embed)
     if before is not None and not is_same_model(before, fingerprint, invert=invert):
-        _log.info("The index there is of another model: embedding all images anew.")
+        _log.info("The existing index was made with another model: embedding all images again.")
         before = None
     if before is not None and before.folder != str(folder.resolve()):
-        _log.info("The index there is of `%s`: embedding all images anew.", before.folder)
+        _log.info("The existing index is of `%s`: embedding all images again.", before.folder)
         before = None
     files = gallery_files(folder)
     states = [_state(path) for path in files]
@@ -138,13 +138,13 @@ def build_index(
         invert=invert,
     )
     if not is_same_model(index, model_fingerprint(embed), invert=invert):
-        raise ModelError("The server has changed its model meanwhile: index the folder again.")
+        raise ModelError("The server switched to another model meanwhile: index the folder again.")
     gone = 0 if before is None else len(set(before.names.tolist()) - set(index.names.tolist()))
     return index, Changes(embedded=len(read), kept=len(kept), removed=gone)
 
 
 def _state(path: Path) -> tuple[int, int]:
-    """Return size and time of change; of a file that cannot be asked, what no file has."""
+    """Return size and modification time; what no file has when they cannot be read."""
     try:
         found = path.stat()
     except OSError:

@@ -4,8 +4,8 @@
     python -m siamese_keras.predict QUERY --index gallery.npz
 
 Writes an index: the embeddings of all image files below FOLDER, with their names, sizes and
-times of change. When the index exists, only files that are new or changed are embedded, and those
-that are gone are dropped.
+modification times. When the index exists, only files that are new or changed are embedded, and
+those that are gone are dropped.
 """
 
 from __future__ import annotations

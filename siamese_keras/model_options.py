@@ -46,19 +46,20 @@ def add_invert_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--invert",
         action="store_true",
-        help="invert the images: for dark things on a light ground, as in most photos; "
-        "Fashion-MNIST shows light things on black",
+        help="invert the images: for dark objects on a light background, as in most photos; "
+        "Fashion-MNIST shows light objects on black",
     )
 
 
 def add_threshold_options(parser: argparse.ArgumentParser) -> None:
     """Give `parser` the options `--threshold`, `--far` and `--prior`, of which one may be used."""
     group = parser.add_argument_group(
-        "threshold", "Largest distance at which two images are same (default: the model's own)."
+        "threshold",
+        "Largest distance at which two images count as same (default: the model's own).",
     ).add_mutually_exclusive_group()
     group.add_argument(
         "--threshold",
-        type=_number("a distance from 0", lambda x: x >= 0),
+        type=_number("a distance of at least 0", lambda x: x >= 0),
         metavar="DISTANCE",
         help="this distance",
     )
@@ -73,8 +74,8 @@ def add_threshold_options(parser: argparse.ArgumentParser) -> None:
         "--prior",
         type=_number("a share between 0 and 1", lambda x: 0 < x < 1),
         metavar="SHARE",
-        help="the threshold with the fewest errors when this share of the pairs is same, such as "
-        "0.01",
+        help="the threshold with the fewest errors when this share of all pairs are same pairs, "
+        "such as 0.01",
     )
 
 
@@ -96,7 +97,7 @@ def load_chosen(
 
     if source is None:
         source = only_model(Path("saved_models"))
-        _log.info("Asking the model %s.", source)
+        _log.info("Using the model %s.", source)
     return load_verifier(source, timeout=timeout, invert=invert)
 
 

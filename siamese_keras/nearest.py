@@ -1,7 +1,7 @@
 """Exact search among embeddings: matrix products of blocks, then the distances of what is near.
 
-A product in float32 orders the far ones right; those that it cannot tell from the last one wanted
-are all kept and compared by their exact distance. So the answers are those of a plain loop.
+A product in float32 ranks distant embeddings correctly. Those that it cannot distinguish from the
+last one wanted are kept and compared by exact distance, so the answers equal those of a plain loop.
 """
 
 from __future__ import annotations

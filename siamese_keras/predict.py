@@ -1,4 +1,4 @@
-"""Ask a model about image files.
+"""Compare and search image files with a model.
 
     python -m siamese_keras.predict LEFT RIGHT
     python -m siamese_keras.predict QUERY [QUERY ...] --gallery FOLDER [--top 5]
@@ -54,8 +54,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.pre
         "--index",
         type=index_path,
         metavar="FILE.npz",
-        help="index to search, written by `siamese-keras index`; only images that are same are "
-        "listed",
+        help="index to search, written by `siamese-keras index`; lists only images within the "
+        "threshold",
     )
     task.add_argument(
         "--pairs",
@@ -66,9 +66,9 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.pre
     task.add_argument(
         "--all-pairs",
         type=local_path,
-        metavar="FOLDER",
-        help="compare all images of a folder or index with each other, and list the pairs that are "
-        "same, nearest first; a small --threshold finds near-duplicates",
+        metavar="FOLDER|FILE.npz",
+        help="compare all images of a folder or index with each other, and list the pairs within "
+        "the threshold, nearest first; a small --threshold finds near-duplicates",
     )
     parser.add_argument(
         "--top",
@@ -139,7 +139,7 @@ def _search(verifier: Verifier, options: argparse.Namespace) -> None:
 
     filters = options.index is not None or has_threshold(options)
     if filters and verifier.threshold is None:
-        raise ModelError("A server does not tell its threshold: set one with --threshold.")
+        raise ModelError("A server does not report its threshold: set one with --threshold.")
     found = verifier.search(
         options.images,
         options.index or options.gallery,

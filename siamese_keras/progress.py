@@ -14,10 +14,13 @@ _SECONDS_BETWEEN_LINES = 30.0  # where there is no terminal
 _WIDTH = 30  # of the bar, at most
 _CLEAR = "\r\x1b[K"  # go to the start of the line and erase it
 
+# Called with how many are done and how many there are.
+Progress = Callable[[int, int], None]
+
 _log = logging.getLogger("siamese_keras")
 
 
-def progress_line(what: str, *, in_files: bool = True) -> Callable[[int, int], None]:
+def progress_line(what: str, *, in_files: bool = True) -> Progress:
     """Return a function of how many are done and how many there are, which shows a bar.
 
     The bar is drawn on standard error when the task takes over 2 s, and erased at its end. Where

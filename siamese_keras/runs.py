@@ -61,7 +61,7 @@ def save_run(
         config: Settings of the training.
         outer: The outer model.
         calibration: Threshold and slope.
-        history: Of each figure the value after every epoch.
+        history: The value of each figure after every epoch.
         facts: `name`, `class_names` and `training`, as the attributes of `Verifier`.
         false_accepts: Table of false accepts by threshold.
     """
@@ -94,7 +94,7 @@ def load_run(path: Path) -> tuple[keras.Model, dict[str, Any]]:
     for name in ("config.json", "model.json", "outer.keras"):
         if not (path / name).is_file():
             hint = (
-                f" Its training has not ended: go on with `siamese-keras train --resume {path}`."
+                f" Its training is incomplete: continue with `siamese-keras train --resume {path}`."
                 if (path / "checkpoints").is_dir()
                 else ""
             )
@@ -104,8 +104,9 @@ def load_run(path: Path) -> tuple[keras.Model, dict[str, Any]]:
     config = Config.load(path / "config.json")
     try:
         facts = json.loads((path / "model.json").read_text(encoding="utf-8"))
-        threshold = facts["threshold"]
-        calibration = Calibration(threshold, facts["slope"], facts.get("midpoint", threshold))
+        calibration = Calibration(
+            facts["threshold"], facts["slope"], facts.get("midpoint", facts["threshold"])
+        )
         names, training = list(map(str, facts["class_names"])), dict(facts["training"])
         name = str(facts["name"])
     except (ValueError, KeyError, TypeError) as error:

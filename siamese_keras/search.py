@@ -15,6 +15,7 @@ from siamese_keras.errors import DataError, check_count
 from siamese_keras.gallery import embed_folder
 from siamese_keras.gallery_index import Index, warn_of_changes
 from siamese_keras.nearest import nearest, rounding
+from siamese_keras.progress import Progress
 
 _SPARE = 8
 
@@ -43,7 +44,7 @@ def search(
     top: int,
     batch_size: int,
     within: float | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Match] | list[list[Match]]:
     """Find the images of a gallery that are nearest to a query, as `Verifier.search`.
 
@@ -54,7 +55,7 @@ def search(
         top: How many to find at most, at least 1.
         batch_size: Files of a folder to read at once.
         within: Find only images up to this distance; None finds the nearest however far.
-        progress: Of a folder, called with how many images are embedded and how many there are.
+        progress: For a folder, called with how many images are embedded and how many there are.
     """
     check_count("top", top, least=1)
     queries = as_images(query)
@@ -80,7 +81,7 @@ def search(
             (places,), (near,) = nearest(wanted[i : i + 1], embeddings, len(embeddings))
             kept = _others(item, places, names, folder)
         if not kept:
-            raise DataError(f"The gallery `{gallery}` has no image but the query.")
+            raise DataError(f"The gallery `{gallery}` has no image other than the query.")
         matches = [
             Match(int(places[k]), float(near[k]), _text(names[places[k]])) for k in kept[:top]
         ]

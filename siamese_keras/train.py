@@ -5,7 +5,8 @@
 
 Writes a run: `config.json`, `model.json`, `base.keras`, `outer.keras`, `history.csv`,
 `false_accepts.csv`, `metrics.json`, `classes.csv`, `embeddings.npz`, `figures/` and `report.html`;
-and, to resume it when it was killed, `command.json` and `checkpoints/`.
+and, to resume it when it was killed, `command.json` and `checkpoints/`. With `--seeds` the folder
+holds such a run for each seed, `seed-N/`, and `summary.json`.
 """
 
 from __future__ import annotations
@@ -79,10 +80,11 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
         "named in TF_CONFIG",
     )
     parser.add_argument(
-        "--export-dir", type=local_path, help="also export a SavedModel to this folder's NAME/"
+        "--export-dir", type=local_path, help="also export a SavedModel to EXPORT_DIR/NAME/"
     )
     parser.add_argument(
-        "--name", help="name to export the model under (default: the name of the dataset)"
+        "--name",
+        help="name to export the model under (default: that of the dataset, its folder or file)",
     )
     parser.add_argument(
         "--baselines",
@@ -150,7 +152,7 @@ def _is_chief(command: Command, options: argparse.Namespace) -> bool:
     from siamese_keras.training.distribution import connect_workers, is_chief
 
     if command.seeds:
-        raise ArgumentError("--seeds is not supported with TF_CONFIG: start a training for each.")
+        raise ArgumentError("--seeds is not supported with TF_CONFIG: start one run for each seed.")
     chief = is_chief()
     epochs = command.config.epochs + command.config.fine_tune
     if options.resume and epochs_done(options.resume / "checkpoints") >= epochs:
@@ -212,7 +214,7 @@ def _minutes(text: str) -> float:
 
 def _devices(text: str) -> int:
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"expected a number from 1, not {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not {text!r}")
     return int(text)
 
 
@@ -234,8 +236,8 @@ def _refuse_with_resume(parser: argparse.ArgumentParser, options: argparse.Names
     for name in ("run_dir", "preset", "config", "seeds"):
         if getattr(options, name):
             parser.error(
-                f"argument {option_name(name)}: not allowed with --resume, which goes on as the "
-                "run began"
+                f"argument {option_name(name)}: not allowed with --resume, which keeps the "
+                "settings of the run"
             )
 
 

@@ -85,9 +85,7 @@ def resumed_command(run_dir: Path, options: argparse.Namespace) -> Command:
         elif config is not None:
             command = Command(config)
         else:
-            raise ArgumentError(
-                f"There is no training to resume in `{run_dir}`: it has no checkpoints."
-            )
+            raise ArgumentError(f"There is no run to resume in `{run_dir}`: it has no checkpoints.")
         config = config or command.config
     except (
         TypeError, KeyError, AttributeError, RecursionError, json.JSONDecodeError,
@@ -101,9 +99,7 @@ def resumed_command(run_dir: Path, options: argparse.Namespace) -> Command:
         if value != getattr(config, name) and name != "epochs"
     ]
     if differing:
-        raise ArgumentError(
-            f"A resumed training keeps its settings. Received: {'; '.join(differing)}"
-        )
+        raise ArgumentError(f"A resumed run keeps its settings. Received: {'; '.join(differing)}")
     return dataclasses.replace(
         command, config=dataclasses.replace(config, **chosen), **_given(options)
     )

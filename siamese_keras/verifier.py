@@ -95,18 +95,19 @@ class Verifier:
         outer_model: The Keras outer model, (left, right) -> distance; None for an exported model.
         base_model: The Keras base model, image -> embedding; None for an exported model.
         calibration: Threshold and slope, fitted on validation pairs; None for a server, which
-            does not tell them.
+            does not report them.
         config: Settings of the training; None for a server.
         class_names: Names of the dataset's classes, unseen ones too, by label.
         name: Name of the dataset; of an exported model the name that it was exported under.
         training: Facts of the training: `fit_seconds`, `epochs`, `interrupted`, `bfloat16`,
-            `images`, how many in each split, and `data`, the fingerprint of the dataset.
-        history: Of each figure that `fit` shows, the value after every epoch.
+            `images_per_class`, `replicas`, `images`, how many in each split, and `data`, the
+            fingerprint of the dataset.
+        history: The value of each figure that `fit` shows after every epoch.
         metrics: Metrics of the last report, or None.
         false_accepts: Table of false accepts by threshold, counted on validation pairs; None for a
             server.
-        invert: Whether images are inverted before they are embedded: for dark things on a light
-            ground, when the model was trained on light things on black.
+        invert: Whether images are inverted before they are embedded: for dark objects on a
+            light background, when the model was trained on light objects on black.
     """
 
     def __init__(
@@ -206,11 +207,13 @@ class Verifier:
         elif prior is not None:
             if self.calibration is None:
                 raise ModelError(
-                    "`prior` needs a run or an export: a server does not tell its calibration."
+                    "`prior` needs a run or an export: a server does not report its calibration."
                 )
             threshold = self.calibration.threshold_at(prior)
         elif not (isinstance(threshold, numbers.Real) and 0 <= threshold <= _MOST_DISTANCE):
-            raise ArgumentError(f"`threshold` must be a distance from 0. Received: {threshold}")
+            raise ArgumentError(
+                f"`threshold` must be a distance of at least 0. Received: {threshold}"
+            )
         threshold = float(threshold)
         verifier = copy.copy(self)
         if self.calibration is None:
@@ -350,9 +353,7 @@ class Verifier:
                 same = distance <= self._chosen_threshold
             return distance, expit(log_odds), same
         embedded = self._embed_batch(left, names), self._embed_batch(right, others)
-        distance = np.linalg.norm(embedded[0] - embedded[1], axis=1)
-        similarity = self.calibration.similarity(distance, prior=prior)
-        return distance, similarity, self.calibration.same(distance)
+        return _decided(self.calibration, prior, *embedded)
 
     def distance(self, left: Any, right: Any) -> Any:
         """Return the Euclidean distance of each pair, float32; otherwise as `compare`."""
@@ -380,7 +381,7 @@ class Verifier:
         """Write an index of a folder's images, or bring one up to date, for `search`.
 
         When `path` is an index of this model, only files that are new or changed since, by size and
-        time of change, are embedded, and those that are gone are dropped.
+        modification time, are embedded, and those that are gone are dropped.
 
         Args:
             folder: Folder of image files. Files that cannot be decoded are skipped with a
@@ -469,20 +470,20 @@ class Verifier:
 
         Args:
             query: One or many images.
-            gallery: Many images; or a folder: all image files below it, but for the query's
+            gallery: Many images; or a folder: all image files below it, except the query's
                 own file, and those that cannot be decoded are skipped with a warning; or an index,
                 the path of an `.npz` file that `index` wrote, or what `open_gallery` returns.
             top: How many to find at most, at least 1.
             within: Find only images up to this distance, such as `verifier.threshold`; None finds
                 the nearest however far they are.
-            progress: Of a folder, called with how many images are embedded and how many there are.
+            progress: For a folder, called with how many images are embedded and how many there are.
 
         Returns:
             List of `Match`, the nearest first; for many queries a list of such lists.
 
         Raises:
             ArgumentError: When `top` is out of range.
-            DataError: When a folder holds no image that can be read, but for the query, or the
+            DataError: When a folder holds no image that can be read, except the query, or the
                 index cannot be read.
             ModelError: When the index is of another model.
             Others: as `embed`.
@@ -502,7 +503,7 @@ class Verifier:
         *,
         progress: Progress | None = None,
     ) -> list[tuple[str, str, float]]:
-        """Find the pairs of images of a folder, or of an index, that are same.
+        """Find the pairs of images of a folder, or of an index, within the threshold.
 
         Every image is compared with every other one. `with_threshold` with a small distance finds
         near-duplicates.
@@ -523,7 +524,9 @@ class Verifier:
             Others: as `embed`.
         """
         if self.threshold is None:
-            raise ModelError("A server does not tell its threshold: set one with `with_threshold`.")
+            raise ModelError(
+                "A server does not report its threshold: set one with `with_threshold`."
+            )
         index = None
         if Path(source).suffix.lower() == ".npz":
             index = self._read_index(source)
@@ -550,7 +553,7 @@ class Verifier:
         logged with its line, and the others go on.
 
         Args:
-            pairs: CSV file with a line of names first; the columns `left` and `right` hold the
+            pairs: CSV file with a header line; the columns `left` and `right` hold the
                 paths of image files, relative to the folder of the CSV file. Other columns
                 are kept.
             output: CSV file to write, which gets the columns `distance`, `similarity`, `same` (1 or
@@ -571,19 +574,17 @@ class Verifier:
         calibration = self.calibration
         if calibration is None:
             raise ModelError(
-                "Pairs of a file need a run or an export: a server does not tell its threshold."
+                "Pairs of a file need a run or an export: a server does not report its threshold."
             )
         prior_shift(prior)
-
-        def decide(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, ...]:
-            distance = np.linalg.norm(left - right, axis=1)
-            similarity = calibration.similarity(distance, prior=prior)
-            return distance, similarity, calibration.same(distance)
-
         return compare_file(
-            self.embed, decide, Path(pairs), check_output(output, ".csv"),
-            batch_size=self._model.batch_size, progress=progress,
-        )  # fmt: skip
+            self.embed,
+            functools.partial(_decided, calibration, prior),
+            Path(pairs),
+            check_output(output, ".csv"),
+            batch_size=self._model.batch_size,
+            progress=progress,
+        )
 
     def _read_index(self, path: str | os.PathLike[str]) -> Index:
         index = read_index(Path(path))
@@ -620,7 +621,7 @@ class Verifier:
 
         if self.calibration is None or self.config is None:
             raise ModelError(
-                "A server's model cannot be evaluated: it does not tell its calibration."
+                "A server's model cannot be evaluated: it does not report its calibration."
             )
         if self.invert:
             raise ModelError(
@@ -783,11 +784,12 @@ def _load_export(version: Path) -> Verifier:
     facts = read_model_json(version)
     false_accepts = read_false_accepts(version / "assets.extra")
     try:
-        threshold = facts["threshold"]
         height, width, channels = facts["image_shape"]
         return Verifier(
             ExportedModel(ask, (height, width, channels)),
-            Calibration(threshold, facts["slope"], facts.get("midpoint", threshold)),
+            Calibration(
+                facts["threshold"], facts["slope"], facts.get("midpoint", facts["threshold"])
+            ),
             config=Config(**facts["config"]),
             class_names=facts["class_names"],
             name=str(facts["name"]),
@@ -797,6 +799,14 @@ def _load_export(version: Path) -> Verifier:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"`{version}/assets.extra/model.json` is damaged: {error!r}") from None
+
+
+def _decided(
+    calibration: Calibration, prior: float, left: np.ndarray, right: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return distance, similarity and decision of pairs of embeddings."""
+    distance = np.linalg.norm(left - right, axis=1)
+    return distance, calibration.similarity(distance, prior=prior), calibration.same(distance)
 
 
 def _count(images: ImageInput) -> str:

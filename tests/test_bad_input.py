@@ -54,8 +54,11 @@ def listing(place: Path) -> dict[str, bytes]:
 Q = "photos/0.png"
 
 OPTIONS = [
-    ("predict {q} {q} --threshold -1", "--threshold: expected a distance from 0, not '-1'"),
-    ("predict {q} {q} --threshold near", "--threshold: expected a distance from 0, not 'near'"),
+    ("predict {q} {q} --threshold -1", "--threshold: expected a distance of at least 0, not '-1'"),
+    (
+        "predict {q} {q} --threshold near",
+        "--threshold: expected a distance of at least 0, not 'near'",
+    ),
     ("predict {q} {q} --far 0", "--far: expected a share between 0 and 1, not '0'"),
     ("predict {q} {q} --far 1%", "--far: expected a share between 0 and 1, not '1%'"),
     ("predict {q} {q} --prior 1", "--prior: expected a share between 0 and 1, not '1'"),

@@ -176,7 +176,7 @@ def test_help_shows_every_setting_once_in_its_group():
         elif isinstance(value, tuple):
             shown = ",".join(map(str, value)) or "none"
         else:
-            shown = str(value)
+            shown = str(value) or "none"
         assert f"{' '.join(field.metadata['help'].split())} ({shown})" in one_line
 
 

@@ -44,10 +44,10 @@ OTHER = Config(filters=(8, 16), unseen_classes=("bag", "shirt"), margin=1.5, see
         ({"seed": -1}, "`seed` must be at least 0"),
         ({"seed": 2**31}, "`seed` must be at most 2147483647"),
         ({"kept_features": 0.5, "architecture": "mlp"}, "`kept_features` needs the architecture"),
-        ({"dropout": 0.5}, "`dropout` is that of the dense layers of `units`"),
+        ({"dropout": 0.5}, "`dropout` needs `units` or a `backbone`"),
         (
             {"weights": "w.h5", "backbone": "n.keras"},
-            "`weights` are those of the .keras file that is",
+            "`weights` cannot be set for a .keras backbone",
         ),
         ({"weights": "none"}, "`weights` needs a `backbone`. Received: weights='none'"),
         ({"backbone_stages": 2}, "`backbone_stages` needs a `backbone`. Received: backbone_stages"),
@@ -81,7 +81,7 @@ def test_a_value_out_of_range_is_named(values, message):
         ("kept_features", float("inf"), "a finite number"),
         ("kept_features", "0.5", "a finite number"),
         ("dropout", False, "a finite number"),
-        ("dataset", 3, "a text"),
+        ("dataset", 3, "a string"),
         ("filters", 32, "a list"),
         ("filters", "32,64", "a list"),
         ("unseen_classes", "bag", "a list"),
@@ -97,7 +97,7 @@ def test_items_of_a_list_have_a_type_as_well():
     for name, items, expected in (
         ("filters", [32, 64.0], "a whole number. Received: filters=64.0"),
         ("units", [True], "a whole number. Received: units=True"),
-        ("unseen_classes", ["bag", 3], "a text. Received: unseen_classes=3"),
+        ("unseen_classes", ["bag", 3], "a string. Received: unseen_classes=3"),
     ):
         with pytest.raises(ArgumentError) as refused:
             Config(**{name: items})

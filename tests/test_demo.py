@@ -188,7 +188,7 @@ def test_whatever_is_shown_has_one_source_which_is_asked_again_when_it_was_busy(
 
 
 def test_a_server_is_refused(server):
-    with pytest.raises(ModelError, match="a server does not tell its threshold"):
+    with pytest.raises(ModelError, match="a server does not report its threshold"):
         Demo(load_verifier(server.url))
 
 
@@ -344,7 +344,7 @@ def test_the_page_in_a_browser(start, browser, demo, verifier, folder, pair, tmp
     matches = until(lambda: find("#matches .demo-matches").text)
     found = verifier.search(pair[0], folder, top=8)
     assert re.findall(r"\d+\.png", matches) == [Path(match.file).name for match in found]
-    until(lambda: find("#count").text.startswith("8 of the 8 nearest images are same"))
+    until(lambda: find("#count").text.startswith("8 of the 8 nearest images are within"))
     slider.send_keys(Keys.HOME)
     until(lambda: find("#count").text.startswith("0 of the 8"))
 

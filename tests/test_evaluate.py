@@ -73,7 +73,7 @@ def test_what_is_not_a_run_is_refused(run, exported, tmp_path, capsys):
     line = refused(capsys, run, "--data-dir", SAMPLE)
     assert line == (
         f"error: `{run}` is not the folder of a complete run: it has no model.json. Its training "
-        f"has not ended: go on with `siamese-keras train --resume {run}`."
+        f"is incomplete: continue with `siamese-keras train --resume {run}`."
     )
 
 

@@ -60,7 +60,7 @@ def test_the_folder_of_a_run_is_made_with_its_parents_and_an_empty_one_is_taken(
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_folder_that_holds_something_else_is_refused_and_kept(tmp_path, resume):
     (tmp_path / ".precious").write_text("mine")
-    message = "There is no training to resume in" if resume else "must be a new or empty folder"
+    message = "There is no run to resume in" if resume else "must be a new or empty folder"
     with pytest.raises(ArgumentError, match=message), locked_run(tmp_path, resume=resume):
         pass
     assert listing(tmp_path) == [".precious"]
@@ -93,7 +93,9 @@ def test_two_trainings_into_one_folder_are_refused_and_a_killed_one_is_not_in_th
         try:
             assert other.stdout.readline() == b"locked\n"
             with (
-                pytest.raises(ArgumentError, match=f"Another training writes to `{tmp_path}`"),
+                pytest.raises(
+                    ArgumentError, match=f"Another training run is writing to `{tmp_path}`"
+                ),
                 locked_run(tmp_path, resume=resume),
             ):
                 pass

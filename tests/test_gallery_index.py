@@ -125,7 +125,10 @@ def test_an_index_of_another_model_is_refused_and_made_anew(tiny, other, folder,
         other.search(folder / "0.png", path)
     with caplog.at_level(logging.INFO):
         assert other.index(folder, path) == Changes(embedded=6, kept=0, removed=0)
-    assert "The index there is of another model: embedding all images anew." in caplog.messages
+    assert (
+        "The existing index was made with another model: embedding all images again."
+        in caplog.messages
+    )
     other.search(folder / "0.png", path)
 
 
@@ -136,7 +139,9 @@ def test_a_server_that_changes_its_model_meanwhile_makes_no_index(tiny, folder):
         asked.append(images)
         return tiny.embed(images) * (1 if len(asked) == 1 else -1)
 
-    with pytest.raises(ModelError, match="changed its model meanwhile: index the folder again"):
+    with pytest.raises(
+        ModelError, match="switched to another model meanwhile: index the folder again"
+    ):
         build_index(embed, folder, batch_size=4)
 
 
@@ -312,7 +317,7 @@ def test_an_index_of_another_folder_is_made_anew(tiny, folder, tmp_path, sample,
     tiny.index(folder, path)
     with caplog.at_level(logging.INFO, logger="siamese_keras"):
         assert tiny.index(other, path) == Changes(embedded=1, kept=0, removed=0)
-    assert f"The index there is of `{folder}`: embedding all images anew." in caplog.text
+    assert f"The existing index is of `{folder}`: embedding all images again." in caplog.text
     np.testing.assert_allclose(
         read_index(path).embeddings[0], tiny.embed(sample.test.images[1]), atol=1e-5
     )

@@ -153,7 +153,7 @@ def test_without_a_model_the_only_one_below_saved_models_is_asked(
     assert main(pair) == 0
     out, err = capsys.readouterr()
     assert out == ask(capsys, *pair, *url)
-    assert err == "Asking the model saved_models/cats.\n"
+    assert err == "Using the model saved_models/cats.\n"
     (tmp_path / "saved_models" / "fashion_mnist" / "1").mkdir(parents=True)
     assert error(capsys, *pair).endswith("must name one. Received: cats, fashion_mnist\n")
     assert error(capsys, pair[0], "--gallery", ".").endswith("Received: cats, fashion_mnist\n")

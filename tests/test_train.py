@@ -360,7 +360,7 @@ def test_a_run_is_not_made_a_class_of_the_images(capfd, monkeypatch, tmp_path, r
     monkeypatch.chdir(tmp_path)
     status, line = refused(capfd, "--dataset", "folder", "--data-dir", ".", *run_dir)
     assert status == 1
-    assert line.startswith("error: `run_dir` must not be in the folder of the images, ")
+    assert line.startswith("error: `run_dir` must not be inside the folder of images, ")
     assert [path.name for path in tmp_path.iterdir()] == ["cat"]
 
 
@@ -474,7 +474,11 @@ def test_a_training_of_several_seeds_is_resumed(fits, tmp_path, capsys):
         (["--checkpoint-minutes", "0"], 2, "expected a number greater than 0, not '0'"),
         (["--checkpoint-minutes", "inf"], 2, "expected a number greater than 0, not 'inf'"),
         (["--checkpoint-minutes", "x"], 2, "expected a number greater than 0, not 'x'"),
-        (["--devices", "0"], 2, "argument --devices: expected a number from 1, not '0'"),
+        (
+            ["--devices", "0"],
+            2,
+            "argument --devices: expected a whole number of at least 1, not '0'",
+        ),
     ],
 )
 def test_options_that_contradict_the_run_are_named(capfd, tmp_path, options, status, message):
@@ -518,7 +522,7 @@ def test_a_refused_start_leaves_the_files_of_the_other_training(capfd, tmp_path)
         # Another thread, as the lock is this one's.
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             assert pool.submit(main, [*OPTIONS, "--run-dir", str(run)]).result() == 1
-        assert capfd.readouterr().err == f"error: Another training writes to `{run}`.\n"
+        assert capfd.readouterr().err == f"error: Another training run is writing to `{run}`.\n"
         assert (run / "command.json").is_file()
 
 
@@ -540,7 +544,5 @@ def test_there_must_be_something_to_resume(capfd, tmp_path):
     for folder in (tmp_path, tmp_path / "missing"):
         status, line = refused(capfd, "--resume", folder)
         assert status == 1
-        assert line == (
-            f"error: There is no training to resume in `{folder}`: it has no checkpoints."
-        )
+        assert line == (f"error: There is no run to resume in `{folder}`: it has no checkpoints.")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt"]

@@ -550,7 +550,7 @@ def test_a_threshold_that_makes_no_sense_is_refused(tiny, arguments):
 def test_a_server_has_no_table_of_false_accepts_and_no_calibration(remote):
     with pytest.raises(ModelError, match="no table of false accepts"):
         remote.with_threshold(far=0.01)
-    with pytest.raises(ModelError, match="a server does not tell its calibration"):
+    with pytest.raises(ModelError, match="a server does not report its calibration"):
         remote.with_threshold(prior=0.01)
     assert remote.threshold is None
 

@@ -1,4 +1,4 @@
-"""Images of your own in a CSV file: a list of image files with labels, or pixels."""
+"""Your own images in a CSV file: a list of image files with labels, or pixels."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import math
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -16,6 +16,7 @@ from siamese_keras.config import ColorMode
 from siamese_keras.data.image_files import ClassFiles, load_image_files, part_of, printable
 from siamese_keras.data.splits import Source, Split, numbered_names
 from siamese_keras.errors import ArgumentError, DataError
+from siamese_keras.progress import Progress
 
 _PATH, _LABEL, _SPLIT = ("path", "filename"), ("label", "class"), ("split",)
 _EXPECTED = "a header with the columns path and label (and perhaps split), or label and pixels"
@@ -28,7 +29,7 @@ def load_csv(
     color_mode: ColorMode = "auto",
     strict: bool = False,
     cache_dir: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Source:
     """Read a CSV file of either kind, or a folder that holds one, or one of `train` and of `test`.
 
@@ -39,8 +40,8 @@ def load_csv(
 
     Args:
         path: The file or the folder.
-        image_size: Of a list, height and width to resize the images to, as `load_image_folder`.
-        color_mode: Of a list, as `load_image_folder`.
+        image_size: Height and width to resize the images to, as `load_image_folder`; lists only.
+        color_mode: As `load_image_folder`; lists only.
         strict: Of a list, as `load_image_folder`.
         cache_dir: Of a list, as `load_image_folder`.
         progress: Of a list, as `load_image_folder`.
@@ -140,7 +141,7 @@ def _read_pixels(path: Path, fields: Sequence[str]) -> Split:
         delimiter = _delimiter(file.readline(1_000_000))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a file without data, which is told below
+            warnings.simplefilter("ignore")  # of a file without data, which is reported below
             table = np.loadtxt(
                 path, np.float32, delimiter=delimiter, skiprows=int(has_header), ndmin=2,
                 encoding="utf-8-sig",
@@ -149,7 +150,7 @@ def _read_pixels(path: Path, fields: Sequence[str]) -> Split:
         raise DataError(f"`{path}` must hold numbers. {error}") from None
     side = math.isqrt(len(fields) - 1)
     if table.shape[1:] != (len(fields),) or not table.size:
-        received = f"{table.shape[1]} values" if table.size else "a header alone"
+        received = f"{table.shape[1]} values" if table.size else "only a header"
         raise DataError(
             f"`{path}` must hold images, {len(fields)} values in each line. Received: {received}"
         )
@@ -198,7 +199,7 @@ def _read_list(path: Path, part: str) -> list[ClassFiles]:
         group = files.setdefault((printable(label), named), [])
         group.append(os.path.join(path.parent, name))  # noqa: PTH118 - a `Path` takes as long again
     if not files:
-        raise DataError(f"`{path}` must list image files. Received: a header alone")
+        raise DataError(f"`{path}` must list image files. Received: only a header")
     listed = [file for group in files.values() for file in group]
     if not any(map(os.path.isfile, listed)):  # which raises nothing
         raise DataError(

@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +49,7 @@ from siamese_keras.errors import (
     check_count,
 )
 from siamese_keras.files import check_outside, expanded
+from siamese_keras.progress import Progress
 
 _log = logging.getLogger(__name__)
 
@@ -78,17 +79,17 @@ def load_dataset(
     strict: bool = False,
     unseen_classes: Sequence[str] = (),
     cache_dir: str | os.PathLike[str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Load a dataset of classified images.
 
     The same images give the same splits, whichever source they come from and in whatever order.
 
     For the open-set protocol whole classes are held out: `train`, `validation` and `test` of the
-    dataset then have no class in common. That is so when the dataset brings test images of other
-    classes along; with `unseen_classes`, when at least 20 classes are left; and when classes have
-    too few images to be cut, as a rule when they have five or fewer, with a fifth of the classes
-    for the test.
+    dataset then have no class in common. This happens in three cases: the dataset brings its own
+    test images, of other classes; `unseen_classes` is set and at least 20 classes remain; or there
+    are at least 25 classes, one of them with fewer than six images, and no validation or test
+    images: then a fifth of the classes is held out for the test.
 
     Args:
         name: `"fashion_mnist"`; `"folder"` for image files in a subfolder of `data_dir` for each
@@ -107,7 +108,8 @@ def load_dataset(
             all images are gray.
         strict: Refuse image files that cannot be read, which are skipped with a warning otherwise.
         unseen_classes: Names or numbers of the test classes, or a share of all classes, such as
-            `["20%"]`. With fewer than 20 others, classes are not cut here: `hold_out_classes` does.
+            `["20%"]`. If fewer than 20 other classes remain, images are split within
+            classes, and `hold_out_classes` removes the unseen ones later.
         cache_dir: Folder for the decoded pixels of image files. Training then reads them from disk,
             and needs no memory for them; and they are not decoded again until a file or a setting
             changes. None keeps them in memory.
@@ -220,7 +222,7 @@ def load_config_dataset(
     data_dir: str | os.PathLike[str] | None = None,
     *,
     cache_dir: str | os.PathLike[str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Load the dataset that `config` names, split as it says; the others as in `load_dataset`."""
     return load_dataset(

@@ -170,7 +170,7 @@ def fit_image(image: tf.Tensor, shape: tuple[int, int, int]) -> tf.Tensor:
 
     Args:
         image: uint8 `[any height, any width, 4]`, as `decode_image` returns it.
-        shape: Height, width and channels; 1 channel is grey, 3 are red, green and blue.
+        shape: Height, width and channels; 1 channel is gray, 3 are red, green and blue.
 
     Returns:
         uint8 `[height, width, channels]`.
@@ -243,7 +243,7 @@ def photo_fitter(shape: tuple[int, int, int]) -> Callable[[np.ndarray], np.ndarr
         DataError: When the images have other than 1 or 3 channels.
     """
     if shape[2] not in (1, 3):
-        raise DataError(f"The model takes images of {shape[2]} channels, as arrays alone.")
+        raise DataError(f"The model takes images of {shape[2]} channels: pass arrays, not files.")
 
     @tf.function(input_signature=[tf.TensorSpec([None, None, 4], tf.uint8)])
     def fit(pixels: tf.Tensor) -> tf.Tensor:

@@ -2,7 +2,7 @@
 
 A cache is a folder of `images.npy`, which is mapped into memory and not read into it,
 `digests.npy` and `facts.json`. There is one for each folder of files and setting, written whole or
-not at all, and replaced when there are other files in it, or of other sizes or times of change.
+not at all, and replaced when there are other files in it, or of other sizes or modification times.
 Splits of the images are kept beside them; see `Split.take`.
 """
 
@@ -27,12 +27,11 @@ from siamese_keras.data.photo import is_flat, photo_size, read_photo
 from siamese_keras.data.splits import image_digests
 from siamese_keras.errors import DataError
 from siamese_keras.files import LAST_MTIME, writing_folder
+from siamese_keras.progress import Progress
 
 MAX_DEFAULT_SIZE = 64  # of images when no size is asked for: a training of minutes, not hours
 _VERSION = 2  # of the decoder and of the folder's layout
 _CHUNK = 1024
-
-Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,7 +122,7 @@ def _state_of(paths: Sequence[str], folder: Path) -> str:
     for path in paths:
         try:
             status = os.stat(path)  # noqa: PTH116 - a `Path` for each file takes as long again
-        except OSError:  # told when it is read
+        except OSError:  # reported when it is read
             facts.extend((-1, -1))
             continue
         facts.append(status.st_size)
@@ -241,7 +240,7 @@ def default_image_size(paths: Sequence[str]) -> int:
         try:
             sides.append(min(photo_size(Path(path))))
         except (DataError, OSError):
-            continue  # told when it is read
+            continue  # reported when it is read
     return max(1, min(MAX_DEFAULT_SIZE, int(np.median(sides)))) if sides else MAX_DEFAULT_SIZE
 
 

@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from siamese_keras.data.image_cache import Pixels, load_pixels
 from siamese_keras.data.inputs import warn_of_flat
 from siamese_keras.data.splits import Source, Split, identical
 from siamese_keras.errors import DataError
+from siamese_keras.progress import Progress
 
 _log = logging.getLogger(__name__)
 
@@ -55,12 +56,13 @@ def load_image_files(
     color_mode: ColorMode = "auto",
     strict: bool = False,
     cache_dir: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Source:
     """Read image files and bring them to one size.
 
-    Files that cannot be read are skipped with a warning. Others name images of nearly one color,
-    classes that have an image in common, and test or validation images that are also in training.
+    Files that cannot be read are skipped with a warning. Other warnings name images of nearly one
+    color, classes that have an image in common, and test or validation images that are also in
+    training.
 
     Args:
         groups: The files; there may be several groups of a class.
@@ -119,7 +121,7 @@ def _without_unread_parts(groups: Sequence[ClassFiles], where: Path) -> Sequence
     if not {"query", "gallery"} <= {group.part for group in groups}:
         return groups
     if left := sum(len(group.paths) for group in groups if group.part == "test"):
-        _log.warning("Not read, as `%s` has query and gallery images: %d test images", where, left)
+        _log.warning("Skipping %d test images: `%s` has query and gallery images", left, where)
     return [group for group in groups if group.part != "test"]
 
 

@@ -1,4 +1,4 @@
-"""Images of your own: a folder with a subfolder of image files for every class.
+"""Your own images: a folder with a subfolder of image files for every class.
 
 The layout is that of `keras.utils.image_dataset_from_directory`. The pixels are not: they are those
 that the exported model makes of the same file.
@@ -13,10 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from siamese_keras.config import ColorMode
-from siamese_keras.data.decode import photo_fitter
 from siamese_keras.data.image_files import (
     ClassFiles,
     load_image_files,
@@ -24,9 +21,10 @@ from siamese_keras.data.image_files import (
     printable,
     shortened,
 )
-from siamese_keras.data.photo import FORMATS, SUFFIXES, read_photo
+from siamese_keras.data.photo import FORMATS, SUFFIXES
 from siamese_keras.data.splits import Source
 from siamese_keras.errors import DataError
+from siamese_keras.progress import Progress
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +39,7 @@ def load_image_folder(
     color_mode: ColorMode = "auto",
     strict: bool = False,
     cache_dir: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Source:
     """Read `folder/CLASS/*.png`, or `folder/train/CLASS/*.png` beside `folder/test/CLASS/*.png`.
 
@@ -77,7 +75,7 @@ def load_image_folder(
             groups.append(ClassFiles(found, printable(class_folder.name), part))
             others += passed
     if others:
-        _log.warning("Not read below `%s`, as no image files: %s", folder, _counted(others))
+        _log.warning("Skipping files below `%s` that are not images: %s", folder, _counted(others))
     return load_image_files(
         groups, folder, image_size=image_size, color_mode=color_mode, strict=strict,
         cache_dir=cache_dir, progress=progress,
@@ -111,7 +109,7 @@ def _parts(folder: Path) -> dict[str, Path]:
     unread = {"test"} if has_search else {"query", "gallery"}
     parts = {part: path for part, path in found.items() if part not in unread}
     if left := [path.name for path in subfolders if path not in parts.values()]:
-        _log.warning("Not read beside `%s`: %s", parts["train"], shortened(left))
+        _log.warning("Skipping folders beside `%s`: %s", parts["train"], shortened(left))
     return {part: _inner(path) for part, path in parts.items()}
 
 
@@ -137,7 +135,7 @@ def _class_folders(folder: Path, *, least: int) -> list[Path]:
         )
     if stray:
         _log.warning(
-            "Not read, as they are in no class's folder: %d image files in `%s`: %s",
+            "Skipping %d image files in `%s`, which are not in a class folder: %s",
             len(stray),
             folder,
             shortened(stray, 3),
@@ -151,7 +149,7 @@ def _class_folders(folder: Path, *, least: int) -> list[Path]:
         # Asked first, since listing a class of many files takes much longer.
         has_one = os.path.isdir(path / beside.name)  # noqa: PTH112 - False for an unreadable folder
         if has_one and _subfolder_names(path) == names - {path.name}:
-            _log.warning("Not read, as it repeats the folders beside it: `%s`", path)
+            _log.warning("Skipping `%s`, which repeats the folders beside it", path)
             return [other for other in subfolders if other != path]
     inside = _subfolder_names(first)
     if len(inside) > 1 and all(
@@ -187,7 +185,7 @@ def _class_files(folder: Path, *, strict: bool) -> tuple[list[str], list[str]]:
 
 
 def find_image_files(folder: Path, on_error: Callable[[OSError], None] | None = None) -> list[Path]:
-    """Return the image files below `folder`, in order, but for hidden ones.
+    """Return the image files below `folder`, in order, except hidden ones.
 
     Links to folders are followed, but no folder is searched twice.
 
@@ -208,7 +206,7 @@ def find_image_files(folder: Path, on_error: Callable[[OSError], None] | None = 
 
 
 def _visible_files(folder: Path, on_error: Callable[[OSError], None]) -> list[str]:
-    """Return the paths of the files below a folder, but for hidden ones, in order."""
+    """Return the paths of the files below a folder, except hidden ones, in order."""
     found: list[str] = []
     searched: set[tuple[int, int]] = set()
     left = [str(folder)]
@@ -236,7 +234,7 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
 def _visible(
     kind: Callable[[os.DirEntry[str]], bool], entries: Sequence[os.DirEntry[str]]
 ) -> list[os.DirEntry[str]]:
-    """Return the entries that are files, or folders, but for hidden ones."""
+    """Return the entries that are files, or folders, except hidden ones."""
     try:
         found = list(filter(kind, entries))  # much faster than one by one
     except OSError:
@@ -285,24 +283,3 @@ def _counted(names: Sequence[str]) -> str:
     counts = Counter(Path(name).suffix.lower() or "without a suffix" for name in names)
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count} {suffix}" for suffix, count in ordered[:10])
-
-
-def image_reader(shape: tuple[int, int, int]) -> Callable[[Path], np.ndarray]:
-    """Return a function that reads an image file and brings it to one shape.
-
-    Args:
-        shape: Height, width and channels, as for `fit_image`.
-
-    Returns:
-        Function of a path that gives uint8 `[height, width, channels]`, and raises `DataError` with
-        the path when the file cannot be read.
-    """
-    fit = photo_fitter(shape)
-
-    def read(path: Path) -> np.ndarray:
-        try:
-            return fit(read_photo(path.read_bytes()))
-        except (DataError, OSError) as error:
-            raise DataError(f"`{path}` cannot be read. {error}") from None
-
-    return read

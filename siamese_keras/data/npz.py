@@ -1,4 +1,4 @@
-"""Images of your own in an .npz file, such as Keras's mnist.npz."""
+"""Your own images in an .npz file, such as Keras's mnist.npz."""
 
 from __future__ import annotations
 

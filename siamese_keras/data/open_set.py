@@ -80,7 +80,7 @@ def class_share(item: str, class_names: Sequence[str]) -> float | None:
     percent = float(item.strip().rstrip("%"))
     if not 0 < percent < 100:
         raise ArgumentError(
-            f"`unseen_classes` must be between 0% and 100%, without either. Received: {item!r}"
+            f"`unseen_classes` must be more than 0% and less than 100%. Received: {item!r}"
         )
     return percent / 100
 

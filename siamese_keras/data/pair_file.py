@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from siamese_keras.data.image_folder import image_reader
+from siamese_keras.data.decode import photo_fitter
 from siamese_keras.data.pairs import Pairs
+from siamese_keras.data.photo import read_photo
 from siamese_keras.errors import DataError
 
 _COLUMNS = ("left", "right", "same")
@@ -82,3 +84,24 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         if None in row.values() or None in row:
             raise DataError(f"`{path}` line {line}: expected {len(names)} values.")
     return rows
+
+
+def image_reader(shape: tuple[int, int, int]) -> Callable[[Path], np.ndarray]:
+    """Return a function that reads an image file and brings it to one shape.
+
+    Args:
+        shape: Height, width and channels, as for `fit_image`.
+
+    Returns:
+        Function of a path that gives uint8 `[height, width, channels]`, and raises `DataError` with
+        the path when the file cannot be read.
+    """
+    fit = photo_fitter(shape)
+
+    def read(path: Path) -> np.ndarray:
+        try:
+            return fit(read_photo(path.read_bytes()))
+        except (DataError, OSError) as error:
+            raise DataError(f"`{path}` cannot be read. {error}") from None
+
+    return read

@@ -97,7 +97,7 @@ def check_labels(labels: np.ndarray) -> None:
 
 
 def random_pairs(labels: np.ndarray, rng: np.random.Generator) -> Pairs:
-    """Pair every image with any other one: with ten even classes 1 in 10 pairs is the same.
+    """Pair every image with any other one: with ten equal classes 1 in 10 is a same pair.
 
     Args:
         labels: int `[n]`, the images' classes.

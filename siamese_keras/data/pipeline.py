@@ -233,9 +233,7 @@ def pairs_of(
 def _gatherer(values: np.ndarray) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return `values[indices]` as a function of tensors."""
     if not isinstance(values, np.memmap):
-        tensor = tf.constant(
-            values
-        )  # once; made inside the function it would be copied into graphs
+        tensor = tf.constant(values)  # made inside the function it would be copied into graphs
         return lambda indices: tf.gather(tensor, indices)
 
     def take(indices: tf.Tensor) -> tf.Tensor:

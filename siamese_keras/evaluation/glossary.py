@@ -72,7 +72,7 @@ FIGURES = {
     "distances": (
         "Distances",
         "How often each distance occurs among same and among different pairs. Pairs to the left of "
-        "the threshold are decided to be same; where the two overlap, errors are unavoidable.",
+        "the threshold are accepted as same; where the two overlap, errors are unavoidable.",
         "chart",
     ),
     "reliability": (

@@ -25,7 +25,7 @@ from siamese_keras.data.pairs import Pairs
 from siamese_keras.errors import ArgumentError
 from siamese_keras.models.calibration import Calibration
 
-_ECE_BINS = 15
+ECE_BINS = 15
 _BLOCK = 5_000_000  # distances that are held at once, 20 MB
 _CLUSTERED = 500_000_000  # numbers that a step of k-means compares, at most
 
@@ -64,8 +64,8 @@ def verification(
         distance: float `[n]`, their distances.
         calibration: Threshold and slope, fitted on other pairs.
         seed: Seed of the bootstrap.
-        classes: int `[images]`, the images' classes, for a bootstrap over classes: of what would
-            come of other classes. None is for one over images.
+        classes: int `[images]`, the images' classes, to resample classes, for an interval that
+            covers other classes; None resamples images.
 
     Returns:
         `accuracy`; `accuracy_ci95`, its 95 % interval by bootstrap;
@@ -99,7 +99,7 @@ def verification(
 
 
 def equal_error_rate(far: np.ndarray, tar: np.ndarray) -> float:
-    """Return the error rate where as many same pairs are rejected as different ones accepted.
+    """Return the error rate where the false reject rate equals the false accept rate.
 
     Args:
         far: False accept rates, rising from 0 to 1.
@@ -123,8 +123,8 @@ def expected_calibration_error(same: np.ndarray, similarity: np.ndarray) -> floa
     After Naeini, Cooper & Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian
     Binning" (2015): each bin weighs as much as it has pairs.
     """
-    bins = np.minimum((similarity * _ECE_BINS).astype(int), _ECE_BINS - 1)
-    gaps = np.bincount(bins, weights=similarity - same, minlength=_ECE_BINS)
+    bins = np.minimum((similarity * ECE_BINS).astype(int), ECE_BINS - 1)
+    gaps = np.bincount(bins, weights=similarity - same, minlength=ECE_BINS)
     return float(np.abs(gaps).sum() / len(same))
 
 

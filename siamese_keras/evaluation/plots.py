@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy.stats import norm
 from sklearn import metrics
 
+from siamese_keras.evaluation.metrics import ECE_BINS
 from siamese_keras.models.calibration import Calibration
 
 # Okabe & Ito's colors, which color-blind people can tell apart.
@@ -86,8 +87,8 @@ def plot_history(history: Mapping[str, Sequence[float]]) -> Figure:
     """Draw loss and accuracy over the epochs, for training and validation pairs.
 
     Args:
-        history: Of each of `contrastive_loss`, `midpoint_accuracy` and the two with `val_` before
-            them the value after every epoch.
+        history: The values after every epoch of `contrastive_loss`, `midpoint_accuracy` and the
+            two with `val_` before them.
     """
     figure, panels = _figure(10, 3.6, ncols=2)
     epochs = np.arange(1, len(history["contrastive_loss"]) + 1)
@@ -307,16 +308,16 @@ def plot_reliability(same: np.ndarray, similarity: np.ndarray, ece: float) -> Fi
         ece: Expected calibration error, for the heading.
     """
     figure, (axes, counts) = _figure(5.2, 5.6, nrows=2, sharex=True, height_ratios=[3, 1])
-    edges = np.linspace(0, 1, 16)
-    index = np.minimum((similarity * 15).astype(int), 14)
-    number = np.bincount(index, minlength=15)
+    edges = np.linspace(0, 1, ECE_BINS + 1)
+    index = np.minimum((similarity * ECE_BINS).astype(int), ECE_BINS - 1)
+    number = np.bincount(index, minlength=ECE_BINS)
     filled = number > 0
-    share = np.bincount(index, weights=same, minlength=15)[filled] / number[filled]
-    mean = np.bincount(index, weights=similarity, minlength=15)[filled] / number[filled]
+    share = np.bincount(index, weights=same, minlength=ECE_BINS)[filled] / number[filled]
+    mean = np.bincount(index, weights=similarity, minlength=ECE_BINS)[filled] / number[filled]
     axes.plot([0, 1], [0, 1], ":", color=_GREY, label="perfect")
     axes.plot(mean, share, "o-", color=_SAME, label="calibration")
     _style(axes, f"Reliability, expected calibration error {ece:.4f}", "", "share of same pairs")
     axes.legend(frameon=False)
-    counts.bar(edges[:-1], number, width=1 / 15, align="edge", color=_SAME, edgecolor="white")
+    counts.bar(edges[:-1], number, width=1 / ECE_BINS, align="edge", color=_SAME, edgecolor="white")
     _style(counts, "", "similarity", "pairs")
     return figure

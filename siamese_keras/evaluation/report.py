@@ -179,10 +179,10 @@ def _score_baselines(
     unseen: Split | None,
     given: ImagePairs | None,
 ) -> dict[str, Any]:
-    """Score baselines by the protocol, but for those that do not separate pairs at all."""
+    """Score baselines by the protocol, except those that do not separate pairs at all."""
     values = sum(split.images.size for split in (dataset.test, unseen) if split is not None)
     if values > _BASELINE_VALUES:
-        _log.info("Leaving the baselines out: %s pixel values are too many.", f"{values:,}")
+        _log.info("Skipping the baselines: %s pixel values are too many.", f"{values:,}")
         return {}
     wanted: dict[str, Embedder] = {"raw_pixels": raw_pixels}
     if baselines is not None:

@@ -46,7 +46,7 @@ def build_backbone(
     Args:
         name: One of `BACKBONES`, or a `.keras` file of a functional model that takes images of this
             height and width, 0 to 255, and whose preprocessing is inside it.
-        image_shape: Height, width and channels; grey images get three equal channels.
+        image_shape: Height, width and channels; gray images get three equal channels.
         weights: `"imagenet"`, which Keras downloads; a file of weights; or `"none"` for random
             ones. A `.keras` file has its own.
         stages: How many stages give features. A stage is all layers of one resolution; its features
@@ -62,7 +62,7 @@ def build_backbone(
     """
     height, width, channels = image_shape
     if channels not in (1, 3):
-        raise ArgumentError(f"`backbone` needs grey or color images. Received: {channels} channels")
+        raise ArgumentError(f"`backbone` needs gray or color images. Received: {channels} channels")
     scaling = None
     if name.endswith(".keras"):
         network = _from_file(name, (height, width, 3))
@@ -210,7 +210,7 @@ def with_head(backbone: keras.Model, head: keras.Model) -> keras.Model:
 
 
 def unfreeze(backbone: keras.Model) -> None:
-    """Let a backbone learn, but for its batch normalization."""
+    """Let a backbone learn, except its batch normalization."""
     network = backbone.get_layer("network")
     network.trainable = True
     for layer in network._flatten_layers():

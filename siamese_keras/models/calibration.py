@@ -19,8 +19,8 @@ class Calibration:
     Attributes:
         threshold: Distance at which the decision flips.
         slope: Steepness of the similarity at the midpoint, per unit of distance; positive.
-        midpoint: Distance at which the similarity is 0.5; None is for the threshold, which it is
-            unless another threshold was chosen after the fit.
+        midpoint: Distance at which the similarity is 0.5; None means the threshold; they
+            differ only if another threshold was chosen after the fit.
 
     Raises:
         ArgumentError: When a value is not a finite number or the slope is not positive.
@@ -100,8 +100,8 @@ def fit_calibration(different: np.ndarray, distance: np.ndarray) -> Calibration:
     the slope is finite even when the distance separates the pairs without an error.
 
     Args:
-        different: `[n]`, 1 = different classes, 0 = same class; both must occur. Half of the pairs
-            of each kind gives the similarity at prior 0.5.
+        different: `[n]`, 1 = different classes, 0 = same class; both must occur. With equal
+            numbers of both, the similarity is that at prior 0.5.
         distance: float `[n]`.
 
     Returns:
@@ -122,10 +122,10 @@ def fit_calibration(different: np.ndarray, distance: np.ndarray) -> Calibration:
     if not unit > 0:
         raise TrainingError("All distances are equal: the embedding has collapsed.")
     is_different = np.asarray(different) > 0.5
-    numbers = np.array([(~is_different).sum(), is_different.sum()])
-    right = ((numbers + 1) / (numbers + 2))[is_different.astype(int)]
+    counts = np.array([(~is_different).sum(), is_different.sum()])
+    right = ((counts + 1) / (counts + 2))[is_different.astype(int)]
     # A target of 0.9 is a pair of weight 0.9 with its label and one of weight 0.1 with the other.
-    # To the very end: the default solver stops with a threshold that is right to four digits.
+    # Run to convergence: the default solver stops with a threshold that is right to four digits.
     regression = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10).fit(
         np.tile(distance / unit, 2)[:, np.newaxis],
         np.concatenate([is_different, ~is_different]),

@@ -20,7 +20,7 @@ from siamese_keras.files import read_columns, write_columns
 
 FILE = "false_accepts.csv"
 LISTED_RATES = (1e-1, 1e-2, 1e-3, 1e-4)
-# So many false accepts at least have to support a rate.
+# A rate must rest on at least this many false accepts.
 _LEAST_ACCEPTED = 10
 _MOST_IMAGES = 5000  # of which there are 12 million pairs
 _BLOCK = 500
@@ -135,7 +135,7 @@ class FalseAccepts:
 def count_false_accepts(embeddings: np.ndarray, labels: np.ndarray) -> FalseAccepts:
     """Count the different pairs within a distance, among all pairs of images.
 
-    Of more than 5,000 images as many are taken, evenly spaced.
+    Of more than 5,000 images, 5,000 evenly spaced ones are used.
 
     Args:
         embeddings: float `[n, embedding_dim]`.

@@ -1,1 +1,1 @@
-"""The exported model: its signatures, its export, and clients that ask it."""
+"""The exported model: its signatures, its export, and clients that query it."""

@@ -30,7 +30,7 @@ _REQUEST_BYTES = 16_000_000  # of images in a request, in JSON up to five times 
 
 
 class ExportedModel:
-    """An exported model, asked through its signatures.
+    """An exported model, queried through its signatures.
 
     Args:
         ask: From `load_version` or `connect`.
@@ -48,7 +48,7 @@ class ExportedModel:
 
         Raises:
             RequestError: When the model refuses an image.
-            ModelError: When the model cannot be asked or is not an export of this package.
+            ModelError: When the model cannot be queried or is not an export of this package.
         """
         signature = "embed" if isinstance(images, np.ndarray) else "embed_bytes"
         embeddings = []
@@ -92,7 +92,7 @@ def _requests(*batches: Batch) -> Iterator[tuple[Batch, ...]]:
 def _rows(answer: Mapping[str, np.ndarray], name: str, rows: int, *, rank: int) -> np.ndarray:
     values = answer.get(name, np.empty(0))
     if values.ndim != rank or len(values) != rows or values.dtype.kind not in "bif":
-        raise ModelError("The model that was asked is not an export of this package.")
+        raise ModelError("The model that answered is not an export of this package.")
     return values
 
 
@@ -168,7 +168,7 @@ def load_saved_model(folder: Path) -> Ask:
         folder: `saved_models/<name>/<n>`.
 
     Returns:
-        The function that asks it. It raises `RequestError` for requests that the
+        The function that queries it. It raises `RequestError` for requests that the
         model refuses.
 
     Raises:
@@ -201,7 +201,7 @@ def connect(url: str, *, timeout: float = 10.0) -> Ask:
         timeout: Seconds to wait for the connection, and for each part of the answer.
 
     Returns:
-        The function that asks it; nothing is sent before. It raises `RequestError` for requests
+        The function that queries it; nothing is sent before. It raises `RequestError` for requests
         that the model refuses and `ModelError` when no answer comes.
 
     Raises:

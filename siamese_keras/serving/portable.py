@@ -1,7 +1,7 @@
 """Exports for other runtimes than TensorFlow: LiteRT, for phones and small machines, and ONNX.
 
 Beside the model's file lies `assets.extra/model.json`, as in a SavedModel. What a format needs to
-be written or asked is an extra of the package, and is imported only then.
+be written or queried is an extra of the package, and is imported only then.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ def load_version(version: Path) -> Ask:
         version: Its folder, `saved_models/<name>/<n>`.
 
     Returns:
-        The function that asks it. An ONNX export has the signatures `embed` and `embed_bytes`
-        alone.
+        The function that queries it. An ONNX export has only the signatures `embed` and
+        `embed_bytes`.
 
     Raises:
         ArgumentError: When what its format needs is not installed.

@@ -100,7 +100,7 @@ class EpochLines(keras.callbacks.Callback):
 
 
 class Guard(keras.callbacks.Callback):
-    """End a training that cannot come to anything, with the reason.
+    """Stop a training run that has failed, and say why.
 
     The weights of the last good epoch are put back, if there is one. When the labels look inverted,
     there is a warning.
@@ -159,7 +159,7 @@ class Guard(keras.callbacks.Callback):
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Note which epoch was the best by `val_roc_auc`, and stop when there was none for long.
+    """Track the best epoch by `val_roc_auc`, and stop after `patience` epochs without a better one.
 
     Args:
         state: Where the best epoch is noted.

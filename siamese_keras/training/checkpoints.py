@@ -93,7 +93,7 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
         except DataError as error:
             if path == paths[0]:
                 raise
-            _log.warning("%s Going on from the one before.", error)
+            _log.warning("%s Resuming from the previous one.", error)
     return None
 
 
@@ -122,7 +122,7 @@ def _read(path: Path) -> Checkpoint:
                 for group, members in itertools.groupby(places, key=lambda key: key[0])
             }
         if not isinstance(facts, dict):
-            raise ValueError("its facts are no JSON object")
+            raise ValueError("its facts are not a JSON object")
     except OSError:
         raise
     except Exception as error:  # zipfile, NumPy and JSON raise many kinds

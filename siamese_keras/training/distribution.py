@@ -1,6 +1,6 @@
 """Training on several devices, and on several machines that TF_CONFIG names.
 
-What Keras 3.13 to 3.15 has to be worked around for is here alone. With
+All workarounds for Keras 3.13 to 3.15 are in this module. With
 `MultiWorkerMirroredStrategy`, `fit` fails in its symbolic build and when it reduces the logs of a
 step, which are scalars; and the averages of batch normalization differ between replicas.
 """
@@ -231,7 +231,7 @@ def _parsed(text: str) -> tuple[Sequence[str], bool]:
         ) from None
     if others:
         raise ArgumentError(
-            f"TF_CONFIG must name a chief and workers alone. Received: {', '.join(sorted(others))}"
+            f"TF_CONFIG may name only a chief and workers. Received: {', '.join(sorted(others))}"
         )
     wrong = [a for a in addresses if not (isinstance(a, str) and a.rpartition(":")[2].isdecimal())]
     if wrong or len(set(addresses)) < len(addresses):

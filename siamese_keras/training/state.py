@@ -1,4 +1,4 @@
-"""The state of a training: where it is, and what it has come to; saved as checkpoints."""
+"""The state of a training run: its progress and its results so far; saved as checkpoints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from siamese_keras.training.checkpoints import Checkpoint, newest_checkpoint, wr
 
 
 class TrainingState:
-    """Where a training is, and what it has come to.
+    """The progress of a training run and its results so far.
 
     Args:
         config: Settings of the training.
@@ -26,7 +26,7 @@ class TrainingState:
         writes: Whether to write them, and not only read one.
 
     Attributes:
-        history: Of each figure the value after every epoch.
+        history: The value of each figure after every epoch.
         best_auc: The highest ROC-AUC of validation pairs after an epoch; -1 before the first one.
         best_epoch: The number of epochs that were done then.
         best_weights: The weights at that time, where they are to be kept; otherwise empty.
@@ -219,6 +219,4 @@ def _check_same(before: Config, now: Config, checkpoint: Checkpoint) -> None:
         return
     if differing:
         listed = ", ".join(f"{name}={new[name]!r}, before {old[name]!r}" for name in differing)
-        raise ArgumentError(
-            f"A training goes on with the settings that it began with. Received: {listed}"
-        )
+        raise ArgumentError(f"A resumed run keeps its settings. Received: {listed}")

@@ -69,21 +69,22 @@ def fit(
 
     Args:
         dataset: Images of all classes, unseen ones too. With validation and test classes that
-            are not in the training data, threshold and report are of these.
-        config: The settings, or the name of a preset. Those of the dataset give way to what it was
-            loaded by.
+            are not in the training data, the threshold and the report are computed on them.
+        config: The settings, or the name of a preset. Settings of the data are replaced by
+            those that the dataset was loaded with.
         run_dir: Folder to write the run to, new or empty unless `resume`; without it nothing is
             written.
-        base_model: A functional Keras model of your own, image -> embedding, in place of the one
-            that `config` describes. It is trained, not copied; what averages shifts or flips is put
-            around it, as `config` says.
+        base_model: Your own functional Keras model, image -> embedding, in place of the one that
+            `config` describes. It is trained, not copied; layers that average shifts or flips are
+            added around it, as `config` says.
         callbacks: Further callbacks for `fit`.
         seed: Seed to use instead of `config.seed`.
         tensorboard: Write TensorBoard logs into the run as well.
         verbose: As in `keras.Model.fit`.
         resume: Go on from the newest checkpoint in `run_dir`, with the same dataset, settings and
             `base_model`; from the beginning when it has none yet. `epochs` alone may differ, with
-            a constant learning rate. What callbacks of your own note is not in a checkpoint.
+            a constant learning rate. Checkpoints do not save the state of your own
+            callbacks.
         checkpoint_minutes: Minutes between checkpoints within an epoch; with several machines, they
             are written after epochs alone.
         devices: Devices of this machine to train on: GPUs, or CPU devices where there are none.

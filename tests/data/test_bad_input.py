@@ -113,7 +113,12 @@ ROWS = [
     ("folder", text("list.csv", "path,label\n"), "", r"For it use --dataset csv"),
     # CSV files
     ("csv", text("data.csv", ""), "", r"Missing: path\. It begins: nothing"),
-    ("csv", text("data.csv", "path,label\n"), "", r"must list image files\. Received: a header"),
+    (
+        "csv",
+        text("data.csv", "path,label\n"),
+        "",
+        r"must list image files\. Received: only a header",
+    ),
     ("csv", text("data.csv", "file,label\na.png,x\n"), "", r"Missing: path\. It begins: file, lab"),
     ("csv", text("data.csv", "path,breed\na.png,x\n"), "", r"Missing: label"),
     ("csv", text("data.csv", "path,label\na.png\n"), "", r"line 2: expected 2 values.*: 1"),
@@ -121,7 +126,7 @@ ROWS = [
     ("csv", text("data.csv", "path,label,split\na.png,x,7\n"), "", r"line 2: split must.*'7'"),
     ("csv", text("data.csv", "path,label\nb.png,x\n"), "", r"None of the 1 files .*b\.png"),
     ("csv", text("data.csv", "path,label\na.png,x\n"), "", r"at least two classes\. Received: x"),
-    ("csv", text("data.csv", PIXELS), "", r"must hold images, 5 values .* a header alone"),
+    ("csv", text("data.csv", PIXELS), "", r"must hold images, 5 values .* only a header"),
     ("csv", text("data.csv", PIXELS + "1,2,3,4,999\n"), "", r"0 to 255\. Line 2 holds 1 to 999"),
     ("csv", text("data.csv", PIXELS + "0,2,3,4,5\n-1,2,3,4,5\n"), "", r"Line 3 holds -1 to 5"),
     (

@@ -241,5 +241,5 @@ def test_the_fitter_gives_the_pixels_of_the_graph(rng, shape, kind):
 
 
 def test_files_are_not_for_models_of_other_channels():
-    with pytest.raises(DataError, match="images of 4 channels, as arrays alone"):
+    with pytest.raises(DataError, match="images of 4 channels: pass arrays"):
         photo_fitter((8, 8, 4))

@@ -330,7 +330,7 @@ def test_a_cache_that_cannot_be_written_to_is_read(photos, cache_dir, monkeypatc
 
 def test_a_cache_is_not_made_a_class_of_the_images(photos):
     for place in (photos, photos / "cache", photos / "c00" / "cache"):
-        with pytest.raises(ArgumentError, match="`cache_dir` must not be in the folder of the im"):
+        with pytest.raises(ArgumentError, match="`cache_dir` must not be inside the folder of im"):
             load_dataset("folder", photos, cache_dir=place)
     assert not (photos / "cache").exists()
     for _ in range(2):

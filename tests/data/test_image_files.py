@@ -14,7 +14,7 @@ from siamese_keras.data.image_files import (
     part_of,
     printable,
 )
-from siamese_keras.data.image_folder import image_reader
+from siamese_keras.data.pair_file import image_reader
 from siamese_keras.errors import DataError
 
 HERE = Path("here")

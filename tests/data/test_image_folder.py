@@ -115,8 +115,12 @@ def test_files_of_other_kinds_are_counted(photos, caplog):
     assert len(load_image_folder(photos, 28).train) == 36
     (message,) = caplog.messages
     assert re.fullmatch(
-        r"Not read below `.*photos`, as no image files: 1 \.txt, 1 \.mp4", message
-    ) or (re.fullmatch(r"Not read below `.*photos`, as no image files: 1 \.mp4, 1 \.txt", message))
+        r"Skipping files below `.*photos` that are not images: 1 \.txt, 1 \.mp4", message
+    ) or (
+        re.fullmatch(
+            r"Skipping files below `.*photos` that are not images: 1 \.mp4, 1 \.txt", message
+        )
+    )
 
 
 HIDDEN = [".ipynb_checkpoints", ".git", "@eaDir", "__MACOSX"]
@@ -256,7 +260,7 @@ def test_a_class_may_be_called_train(photos):
 def test_folders_beside_the_parts_are_named(parts, caplog):
     shutil.copytree(parts / "train", parts / "seg_pred")
     assert len(load_image_folder(parts).train) == 24
-    assert re.fullmatch("Not read beside `.*train`: seg_pred", caplog.messages[0])
+    assert re.fullmatch("Skipping folders beside `.*train`: seg_pred", caplog.messages[0])
 
 
 def test_doubled_folders_are_entered(photos, parts, tmp_path):
@@ -277,7 +281,7 @@ def test_a_folder_that_repeats_the_classes_is_not_a_class(photos, caplog):
     source = load_image_folder(photos)
     assert source.class_names == ("bag", "boot", "coat")
     assert len(source.train) == 36
-    assert caplog.messages[0].startswith("Not read, as it repeats the folders beside it: `")
+    assert caplog.messages[0].endswith("`, which repeats the folders beside it")
 
 
 def test_a_class_folder_that_cannot_be_read_is_named(photos, monkeypatch):
@@ -306,7 +310,9 @@ def test_images_beside_the_classes_are_counted(photos, caplog):
     for i in range(5):
         shutil.copy(photos / "bag" / "01.png", photos / f"{i}.png")
     assert len(load_image_folder(photos).train) == 36
-    expected = r"Not read, as .* class's folder: 5 image files in `.*`: 0\.png, 1\.png, 2\.png"
+    expected = (
+        r"Skipping 5 image files in `.*`, which are not in a class folder: 0\.png, 1\.png, 2\.png"
+    )
     assert re.match(expected, caplog.messages[0])
 
 

@@ -165,7 +165,9 @@ def test_with_few_classes_left_nothing_is_cut(many):
 
 @pytest.mark.parametrize("item", ["0%", "100%", "250 %"])
 def test_a_share_out_of_range_is_refused(many, item):
-    with pytest.raises(ArgumentError, match="`unseen_classes` must be between 0% and 100%"):
+    with pytest.raises(
+        ArgumentError, match="`unseen_classes` must be more than 0% and less than 100%"
+    ):
         by_class(many, (item,))
 
 

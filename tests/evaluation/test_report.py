@@ -626,7 +626,7 @@ def test_an_exported_model_is_evaluated_as_well(report, exported, sample):
 
 
 def test_a_model_without_its_calibration_is_not_evaluated(tiny, sample):
-    with pytest.raises(ModelError, match="does not tell its calibration"):
+    with pytest.raises(ModelError, match="does not report its calibration"):
         Verifier.of_model(tiny.outer_model, None, config=tiny.config).evaluate(sample)
 
 
@@ -671,4 +671,4 @@ def test_baselines_are_left_out_where_they_would_fill_the_memory(sample, caplog,
     with caplog.at_level(logging.INFO, logger="siamese_keras"):
         found = _score_baselines(None, sample, None, None)
     assert found == {}
-    assert "Leaving the baselines out: 156,800 pixel values are too many." in caplog.text
+    assert "Skipping the baselines: 156,800 pixel values are too many." in caplog.text

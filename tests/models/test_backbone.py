@@ -137,7 +137,7 @@ def test_a_download_that_fails_names_the_ways_out(monkeypatch):
     ("name", "shape", "weights", "message"),
     [
         ("resnet_1000", (32, 32, 3), "none", "`backbone` must be one of convnext_tiny, .*'resnet_"),
-        ("mobilenet_v2", (32, 32, 4), "none", "needs grey or color images. Received: 4 channels"),
+        ("mobilenet_v2", (32, 32, 4), "none", "needs gray or color images. Received: 4 channels"),
         ("mobilenet_v2", (8, 8, 3), "none", r"cannot be built for images of \(8, 8, 3\)"),
         ("mobilenet_v2", (32, 32, 3), "missing.weights.h5", "with weights 'missing.weights.h5'"),
     ],

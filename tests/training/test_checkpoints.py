@@ -110,7 +110,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path, cap
     (record,) = caplog.records
     message = record.getMessage()
     assert f"`{tmp_path}/epoch-000002-step-000000000.npz` is damaged: " in message
-    assert message.endswith("Going on from the one before.")
+    assert message.endswith("Resuming from the previous one.")
     assert "\n" not in message
 
 

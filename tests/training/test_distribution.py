@@ -190,7 +190,7 @@ def test_the_parts_of_a_batch_are_disjoint_and_whole(kind):
         (config_of(0, ["a:1", 3]), "different addresses"),
         (
             '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type":"worker","index":0}}',
-            "a chief and workers alone. Received: ps",
+            "only a chief and workers. Received: ps",
         ),
         (config_of(0), "`connect_workers` must be called before TensorFlow runs anything"),
     ],

@@ -235,7 +235,7 @@ def test_a_backbone_that_is_gone_leaves_a_finished_run_as_it_was(sample, with_ba
 def test_resume_needs_a_folder(sample, tmp_path):
     with pytest.raises(ArgumentError, match="`resume` needs the `run_dir`"):
         fit(sample, CONFIG, resume=True)
-    with pytest.raises(ArgumentError, match="There is no training to resume in"):
+    with pytest.raises(ArgumentError, match="There is no run to resume in"):
         train(sample, tmp_path / "missing", resume=True)
     assert not (tmp_path / "missing").exists()
     with pytest.raises(ArgumentError, match="`checkpoint_minutes` must be greater than 0"):
