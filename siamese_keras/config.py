@@ -255,6 +255,17 @@ class Config:
                     f"`{name}` needs pairs 'all'. Received: {name}={getattr(self, name)}, "
                     f"pairs={self.pairs!r}"
                 )
+        if self.classes_per_batch == 1:
+            raise ArgumentError(
+                "`classes_per_batch` must be 0 or at least 2: one class has no different pairs. "
+                "Received: classes_per_batch=1"
+            )
+        if self.images_per_class > self.batch_size and not self.classes_per_batch:
+            raise ArgumentError(
+                "`images_per_class` must be at most `batch_size`, so that a batch has two classes. "
+                f"Received: images_per_class={self.images_per_class}, "
+                f"batch_size={self.batch_size}"
+            )
         if self.classes_per_batch * self.images_per_class % 2:
             raise ArgumentError(
                 "`classes_per_batch` times `images_per_class` must be even: half of the images are "

@@ -30,6 +30,11 @@ OTHER = Config(filters=(8, 16), unseen_classes=("bag", "shirt"), margin=1.5, see
         ({"learning_rate": 0}, "`learning_rate` must be greater than 0"),
         ({"validation_size": -1}, "`validation_size` must be at least 0"),
         ({"images_per_class": -1}, "`images_per_class` must be at least 0"),
+        ({"classes_per_batch": 1}, "`classes_per_batch` must be 0 or at least 2"),
+        (
+            {"images_per_class": 5, "batch_size": 4},
+            "`images_per_class` must be at most `batch_size`",
+        ),
         ({"classes_per_batch": 3, "images_per_class": 3}, "`classes_per_batch` times `images_per_"),
         (
             {"images_per_class": 4, "pairs": "random"},

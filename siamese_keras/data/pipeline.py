@@ -54,10 +54,11 @@ def choose_images_per_class(labels: np.ndarray, batch_size: int) -> int:
 
     Returns:
         1, images drawn at random, where an image then meets at least two others of its class on the
-        other side of the batch, on average; 4 where it does not, since there are many classes.
+        other side of the batch, on average; 4 where it does not, since there are many classes or
+        small batches, but no more than leave room for a second class.
     """
     share = np.unique(labels, return_counts=True)[1] / len(labels)
-    return 1 if batch_size * np.square(share).sum() >= 2 else IMAGES_PER_CLASS
+    return 1 if batch_size * np.square(share).sum() >= 2 else min(IMAGES_PER_CLASS, batch_size)
 
 
 def steps_per_epoch(kind: PairKind, labels: np.ndarray, batch_size: int) -> int:

@@ -184,6 +184,7 @@ def test_images_per_class_are_chosen_by_the_data():
     assert chosen(64, 50) == 1
     assert chosen(65, 50) == 4
     assert chosen(1852, 4) == 4
+    assert [chosen(4, 12, batch_size) for batch_size in (1, 2, 3, 5, 8)] == [1, 2, 3, 4, 1]
     uneven = np.append(np.zeros(1000, int), np.arange(1, 500))  # most pairs are of class 0
     assert choose_images_per_class(uneven, 128) == 1
 
