@@ -160,7 +160,8 @@ def accuracy_interval(
     for _ in range(resamples):
         count = np.bincount(rng.integers(0, len(units), len(units)), minlength=len(units))
         weight = np.where(left == right, count[left], count[left] * count[right])
-        accuracies.append((weight * correct).sum() / max(weight.sum(), 1))
+        if weight.any():  # few images may be drawn without a pair
+            accuracies.append((weight * correct).sum() / weight.sum())
     return [float(q) for q in np.quantile(accuracies, [0.025, 0.975])]
 
 

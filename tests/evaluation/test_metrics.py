@@ -166,6 +166,11 @@ def test_interval_over_classes_counts_a_different_pair_by_both_classes():
     assert (low, high) == (pytest.approx(2 / 3), 1.0)
 
 
+def test_interval_of_few_images_leaves_out_draws_without_pairs():
+    pairs = Pairs(np.array([0, 2]), np.array([1, 3]), np.array([0, 1], np.float32))
+    assert metrics.accuracy_interval(pairs, np.array([True, True]), seed=0) == [1.0, 1.0]
+
+
 def test_interval_is_the_same_for_the_same_seed(scored):
     pairs, distance = scored
     first, again, other = (
