@@ -118,15 +118,16 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
         wanted = resumed_command(options.resume, options) if options.resume else command
         if wanted.seeds and options.export_dir:
             raise ArgumentError("--export-dir is not allowed with the run of several --seeds.")
+        if wanted.config.dataset == "folder" and wanted.data_dir is not None:
+            if options.export_dir:
+                check_outside(wanted.data_dir, options.export_dir, "export_dir")
+            if not options.resume:
+                check_outside(wanted.data_dir, options.run_dir or Path("runs"), "run_dir")
         if os.environ.get("TF_CONFIG") and not _is_chief(wanted, options):
             return _work(wanted, options)
         if options.resume:
             with resumable(options.resume), locked_run(options.resume, resume=True):
-                if wanted.seeds:  # whose epochs are in no other file
-                    wanted.save(options.resume)
                 return _run(wanted, options.resume, options)
-        if wanted.config.dataset == "folder" and wanted.data_dir is not None:
-            check_outside(wanted.data_dir, options.run_dir or Path("runs"), "run_dir")
         run_dir = options.run_dir or _default_run_dir(options.config or options.preset or "fast")
         try:
             with resumable(run_dir), locked_run(run_dir):
@@ -245,11 +246,16 @@ def _train(
     command: Command, config: Config, dataset: Dataset, run_dir: Path, options: argparse.Namespace
 ) -> dict[str, Any] | None:
     """Train, score and export; return the metrics, or None after an interrupt."""
+    import keras
+
     from siamese_keras.evaluation.report_page import write_run_page
     from siamese_keras.training.callbacks import EpochLines
     from siamese_keras.training.trainer import fit
 
-    lines = [] if options.quiet else [EpochLines(config.epochs + config.fine_tune)]
+    callbacks = [] if options.quiet else [EpochLines(config.epochs + config.fine_tune)]
+    if command.seeds and options.resume:  # whose epochs are in no other file
+        save = keras.callbacks.LambdaCallback(on_train_begin=lambda _: command.save(options.resume))
+        callbacks = [*callbacks, save]
     if not options.quiet:
         print(f"training on {dataset.name} into {run_dir}", flush=True)
     verifier = fit(
@@ -257,7 +263,7 @@ def _train(
         config,
         run_dir=run_dir,
         tensorboard=command.tensorboard,
-        callbacks=lines,
+        callbacks=callbacks,
         verbose=0,
         resume=options.resume is not None and run_dir.is_dir() and any(run_dir.iterdir()),
         checkpoint_minutes=command.checkpoint_minutes,

@@ -19,7 +19,7 @@ import tensorflow as tf
 from helpers.tiny import SAMPLE, TINY
 
 from siamese_keras import evaluate, export, load_verifier, predict, train
-from siamese_keras.errors import DataError, TrainingError
+from siamese_keras.errors import ArgumentError, DataError, TrainingError
 from siamese_keras.evaluation import report, report_page
 from siamese_keras.files import locked_run, write_json
 from siamese_keras.train import main
@@ -364,6 +364,15 @@ def test_a_run_is_not_made_a_class_of_the_images(capfd, monkeypatch, tmp_path, r
     assert [path.name for path in tmp_path.iterdir()] == ["cat"]
 
 
+def test_an_export_is_not_made_a_class_of_the_images(capfd, tmp_path):
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    options = ("--dataset", "folder", "--data-dir", tmp_path / "photos")
+    status, line = refused(capfd, *options, "--export-dir", tmp_path / "photos")
+    assert status == 1
+    assert line.startswith("error: `export_dir` must not be inside the folder of images, ")
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat"]
+
+
 def test_a_training_that_fails_is_one_line_or_a_traceback(fits, capfd):
     fits.error = TrainingError("The distances are not finite: the training diverged.")
     status, line = refused(capfd, *OPTIONS)
@@ -456,6 +465,12 @@ def test_a_training_of_several_seeds_is_resumed(fits, tmp_path, capsys):
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == f"resume:   python -m siamese_keras.train --resume {tmp_path / 'seeds'}"
     fits.interrupted = False
+    fits.error = ArgumentError("`epochs` can be changed only with a constant learning rate.")
+    before = (tmp_path / "seeds" / "command.json").read_bytes()
+    assert main(["--resume", str(tmp_path / "seeds"), "--epochs", "9"]) == 1
+    assert (tmp_path / "seeds" / "command.json").read_bytes() == before  # what is refused, too
+    fits.error = None
+    fits.calls.pop()
     assert main(["--resume", str(tmp_path / "seeds")]) == 0
     assert [(call.config.seed, call.resume) for call in fits.calls] == [
         (3, False), (3, True), (5, False)
