@@ -60,6 +60,8 @@ class Demo:
         self.verifier = verifier
         self.gallery = gallery
         self.threshold = verifier.calibration.threshold
+        is_fitted = self.threshold == verifier.calibration.midpoint
+        self.origin = "fitted on validation pairs" if is_fitted else "chosen by the user"
         self.shown_threshold = round(self.threshold, 3)  # the slider has steps of 0.001
         unit_length = verifier.config.unit_length and self.threshold < 2
         self.max_distance = 2.0 if unit_length else math.ceil(3 * self.threshold)
@@ -200,7 +202,7 @@ def build_page(demo: Demo, examples: list[list[str]]) -> Any:
             0, demo.max_distance, demo.shown_threshold, step=0.001, label="Threshold",
             elem_id="threshold",
             info="Two images count as same when their distance is at most this. The threshold of "
-            f"the model is {demo.threshold:.3f}, fitted on validation pairs. A smaller one accepts "
+            f"the model is {demo.threshold:.3f}, {demo.origin}. A smaller one accepts "
             "fewer different pairs, a larger one misses fewer same pairs.",
         )  # fmt: skip
         with gr.Tab("Compare"):
@@ -250,7 +252,7 @@ def build_page(demo: Demo, examples: list[list[str]]) -> Any:
 
 
 def _about(verifier: Verifier) -> str:
-    names = verifier.class_names
+    names = verifier.training.get("classes", verifier.class_names)
     listed = f": {', '.join(names)}" if len(names) <= 20 else ""
     inverted = " Images are inverted." if verifier.invert else ""
     return f"Model `{verifier.name}`, trained on {len(names)} classes{listed}.{inverted}"

@@ -170,7 +170,7 @@ def check_output(path: str | os.PathLike[str], *suffixes: str) -> Path:
     Raises:
         ArgumentError: When its name ends otherwise, its folder does not exist, or it is a folder.
     """
-    path = Path(path)
+    path = expanded(path)
     if path.suffix.lower() not in suffixes:
         raise ArgumentError(f"The output must end in {' or '.join(suffixes)}. Received: `{path}`")
     if path.is_dir() or not path.parent.is_dir():

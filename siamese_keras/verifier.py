@@ -25,7 +25,7 @@ from siamese_keras.data.inputs import Batch, ImageInput, as_images, call_by_name
 from siamese_keras.data.pair_file import read_pair_file
 from siamese_keras.data.splits import Dataset
 from siamese_keras.errors import ArgumentError, DataError, ModelError, RequestError
-from siamese_keras.files import check_output
+from siamese_keras.files import check_output, expanded
 from siamese_keras.gallery import Progress, embed_folder
 from siamese_keras.gallery_index import (
     Changes,
@@ -38,7 +38,7 @@ from siamese_keras.gallery_index import (
 )
 from siamese_keras.models.calibration import Calibration, prior_shift
 from siamese_keras.models.false_accepts import FalseAccepts, OperatingPoint, read_false_accepts
-from siamese_keras.nearest import near_pairs
+from siamese_keras.nearest import near_pairs, rounding
 from siamese_keras.search import search
 from siamese_keras.serving.client import (
     ExportedModel,
@@ -100,8 +100,8 @@ class Verifier:
         class_names: Names of the dataset's classes, unseen ones too, by label.
         name: Name of the dataset; of an exported model the name that it was exported under.
         training: Facts of the training: `fit_seconds`, `epochs`, `interrupted`, `bfloat16`,
-            `images_per_class`, `replicas`, `images`, how many in each split, and `data`, the
-            fingerprint of the dataset.
+            `images_per_class`, `replicas`, `classes`, the names of those that it saw, `images`, how
+            many in each split, and `data`, the fingerprint of the dataset.
         history: The value of each figure that `fit` shows after every epoch.
         metrics: Metrics of the last report, or None.
         false_accepts: Table of false accepts by threshold, counted on validation pairs; None for a
@@ -764,7 +764,7 @@ def load_verifier(
         ArgumentError: When `source` is an address of another kind.
     """
     text = os.fspath(source)
-    path = Path(text)
+    path = expanded(text)
     if "://" in text:
         name = text.rstrip("/").partition("/v1/models/")[2].partition("/")[0]
         verifier = Verifier(ExportedModel(connect(text, timeout=timeout)), None, name=name)
@@ -806,7 +806,8 @@ def _decided(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return distance, similarity and decision of pairs of embeddings."""
     distance = np.linalg.norm(left - right, axis=1)
-    return distance, calibration.similarity(distance, prior=prior), calibration.same(distance)
+    same = calibration.same(distance - max(rounding(left), rounding(right)))
+    return distance, calibration.similarity(distance, prior=prior), same
 
 
 def _count(images: ImageInput) -> str:

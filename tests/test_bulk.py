@@ -53,6 +53,20 @@ def test_answers_are_those_of_single_comparisons(tiny, folder, sample):
     assert {row["error"] for row in found} == {""}
 
 
+def test_a_copy_that_was_embedded_in_another_batch_is_the_same_at_threshold_0(
+    tiny, folder, monkeypatch
+):
+    monkeypatch.setattr(bulk, "_ROWS", 1)
+    (folder / "copy.png").write_bytes((folder / "a b" / "0.png").read_bytes())
+    path = write(folder, "a b/0.png,a b/1.png", "a b/0.png,copy.png")
+    exact = tiny.with_threshold(0)
+    # A batch of another size is rounded in another way.
+    monkeypatch.setattr(exact, "embed", lambda files: tiny.embed(files) * (1 + 1e-7 * len(files)))
+    exact.compare_file(path, folder / "out.csv")
+    assert [row["same"] for row in read(folder / "out.csv")] == ["0", "1"]
+    assert float(read(folder / "out.csv")[1]["distance"]) > 0
+
+
 @pytest.mark.usefixtures("rows_at_once")
 def test_bad_rows_are_named_and_the_rest_goes_on(tiny, folder, caplog):
     (folder / "broken.png").write_bytes(b"no image")

@@ -77,7 +77,7 @@ def load_dataset(
     image_size: int = 0,
     color_mode: ColorMode = "auto",
     strict: bool = False,
-    unseen_classes: Sequence[str] = (),
+    unseen_classes: Sequence[str | int] = (),
     cache_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
@@ -129,6 +129,7 @@ def load_dataset(
         raise ArgumentError(
             f"`unseen_classes` must be a list of classes. Received: {unseen_classes!r}"
         )
+    unseen = tuple(map(str, unseen_classes))
     if data_dir is not None and "://" in os.fspath(data_dir):
         raise DataError(f"`data_dir` must be a path on this machine. Received: {data_dir}")
     folder = None if data_dir is None else expanded(data_dir)
@@ -164,7 +165,7 @@ def load_dataset(
         )
         train = _resized(source.train, image_size)
         source = dataclasses.replace(source, train=train, test=test, validation=validation)
-    dataset = _cut(source, _short_name(name, folder), validation_size, unseen_classes)
+    dataset = _cut(source, _short_name(name, folder), validation_size, unseen)
     height, width, channels = dataset.image_shape
     if name in ("folder", "csv"):  # so that its images are the same when files are added
         image_size = height if height == width else image_size
@@ -175,7 +176,7 @@ def load_dataset(
         "image_size": image_size,
         "color_mode": color_mode,
         "strict": strict,
-        "unseen_classes": tuple(unseen_classes),
+        "unseen_classes": unseen,
     }
     return dataclasses.replace(dataset, superclasses=source.superclasses, settings=settings)
 

@@ -61,8 +61,7 @@ def load_image_files(
     """Read image files and bring them to one size.
 
     Files that cannot be read are skipped with a warning. Other warnings name images of nearly one
-    color, classes that have an image in common, and test or validation images that are also in
-    training.
+    color, classes that have an image in common, and test images that are also in training.
 
     Args:
         groups: The files; there may be several groups of a class.
@@ -185,7 +184,7 @@ def _warn_of_copies(
             clashes.append(f"`{paths[same[0]]}` and `{paths[same[others.index(True)]]}`")
         if any(owner.part == "train" for owner in owners):
             for owner in owners:
-                if owner.part != "train":
+                if owner.part not in ("train", "validation"):  # `fit` warns of the latter
                     copied[owner.part] = copied.get(owner.part, 0) + 1
     if clashes:
         more = f"; and {len(clashes) - 3} more" if len(clashes) > 3 else ""

@@ -103,8 +103,8 @@ def _from_file(path: str, image_shape: tuple[int, int, int]) -> keras.Model:
         raise ModelError(f"`{path}` cannot be loaded as a backbone. {first_line}") from None
     if len(shape) != 3 or any(a not in (b, None) for a, b in zip(shape, image_shape, strict=True)):
         raise ArgumentError(
-            f"`backbone` `{path}` takes images of {shape}. Received: images of {image_shape} "
-            "(image_size)"
+            f"`backbone` `{path}` must take images of {image_shape}, in three channels even where "
+            f"they are gray. Received: a network for images of {shape}"
         )
     return network
 

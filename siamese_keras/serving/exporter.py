@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from siamese_keras._version import __version__
 from siamese_keras.errors import ArgumentError, ModelError
-from siamese_keras.files import write_json, writing_folder
+from siamese_keras.files import expanded, write_json, writing_folder
 from siamese_keras.models.calibration import Calibration
 from siamese_keras.models.false_accepts import FalseAccepts, write_false_accepts
 from siamese_keras.models.outer_model import base_model_of
@@ -68,7 +68,7 @@ def export(
     if "://" in os.fspath(folder):
         raise ArgumentError(f"`folder` must be a folder on this machine. Received: {folder}")
     check_format(format, quantize)
-    folder = Path(folder)
+    folder = expanded(folder)
     information = {
         "name": folder.resolve().name,
         "siamese_keras": __version__,

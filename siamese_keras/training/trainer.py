@@ -20,7 +20,7 @@ from siamese_keras.data.pairs import check_labels
 from siamese_keras.data.splits import Dataset, Split
 from siamese_keras.errors import ArgumentError, DataError, SiameseKerasError, TrainingError
 from siamese_keras.evaluation.protocol import calibrate_embeddings, validation_auc
-from siamese_keras.files import locked_run
+from siamese_keras.files import expanded, locked_run
 from siamese_keras.models.backbone import build_backbone, build_head, unfreeze, with_head
 from siamese_keras.models.base_model import build_base_model, extend_base_model
 from siamese_keras.models.false_accepts import count_false_accepts
@@ -111,12 +111,20 @@ def fit(
     config = as_config(config)
     config = config if seed is None else dataclasses.replace(config, seed=seed)
     config = _of_dataset(config, dataset)
+    run_dir = None if run_dir is None else expanded(run_dir)
     if tensorboard and run_dir is None:
         raise ArgumentError("`tensorboard` needs a `run_dir` to write the logs to.")
     seen, unseen = hold_out_classes(dataset, config.unseen_classes)
     for part, split in {**seen.splits, "unseen": unseen}.items():
         if split is not None:
             _check_labels(split, part)  # now rather than after the training
+    if copies := int(np.isin(seen.validation.digests, seen.train.digests).sum()):
+        _log.warning(
+            "%d of %d validation images are also training images, which makes the threshold too "
+            "small.",
+            copies,
+            len(seen.validation),
+        )
     if not checkpoint_minutes > 0:
         raise ArgumentError(
             f"`checkpoint_minutes` must be greater than 0. Received: {checkpoint_minutes}"
@@ -206,7 +214,12 @@ def _fit(
             config=config,
             class_names=dataset.class_names,
             name=dataset.name,
-            training={**facts, "data": dataset.fingerprint, "images": _sizes(seen)},
+            training={
+                **facts,
+                "data": dataset.fingerprint,
+                "images": _sizes(seen),
+                "classes": [dataset.class_names[i] for i in np.unique(seen.train.labels)],
+            },
             history=state.history,
         )
         embeddings, labels = verifier.embed(seen.validation.images), seen.validation.labels

@@ -431,6 +431,11 @@ def test_real_fashion_mnist_is_found_behind_a_damaged_copy(empty_machine, fashio
     np.testing.assert_array_equal(np.bincount(dataset.validation.labels), np.full(10, 500))
 
 
+def test_unseen_classes_may_be_given_as_numbers():
+    dataset = load_dataset("idx", SAMPLE, validation_size=100, unseen_classes=[3, np.int64(8)])
+    assert dataset.settings["unseen_classes"] == ("3", "8")
+
+
 def test_a_named_folder_is_looked_in_and_nowhere_else(empty_machine, fashion_mnist_folder):
     place = empty_machine / ".cache/siamese_keras/fashion-mnist"
     place.parent.mkdir(parents=True)

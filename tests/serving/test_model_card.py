@@ -31,11 +31,12 @@ def test_the_card_of_the_shipped_model_has_its_figures():
 
 def test_many_classes_and_held_out_ones(exported):
     facts = information(exported)
-    config = {**facts["config"], "unseen_classes": ["boot", "bag"]}
     names = [f"class{number}" for number in range(31)]
-    card = model_card({**facts, "class_names": names, "config": config, "metrics": None})
+    training = {**facts["training"], "classes": names}
+    seen = {**facts, "class_names": [*names, "boot", "bag"], "training": training}
+    card = model_card({**seen, "metrics": None})
     assert "- Classes (31): class0, " in card and "class29, ...\n" in card
-    assert "- Classes held out of the training: boot, bag\n" in card
+    assert "- Classes held out of the training (2): boot, bag\n" in card
     assert "was not scored" in card
 
 

@@ -6,6 +6,7 @@ import signal
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers.backbones import write_backbone
 from helpers.splits import by_class
 from helpers.tiny import TINY
@@ -58,6 +59,11 @@ def sequential_model():
             keras.layers.Dense(4),
         ]
     )
+
+
+def own_messages(caplog):
+    """Return what the package logged; TensorFlow warns of retracing, depending on earlier tests."""
+    return [r.getMessage() for r in caplog.records if r.name.startswith("siamese_keras")]
 
 
 def weights(verifier):
@@ -622,14 +628,42 @@ def test_batches_are_drawn_as_the_settings_say(sample, settings, images_per_clas
 def test_with_many_classes_the_program_says_how_batches_are_drawn(sample, caplog):
     with caplog.at_level("INFO", logger="siamese_keras"):
         fit(sample, SHORT, base_model=own_model(), verbose=0)
-        assert not caplog.messages
+        assert not own_messages(caplog)
         config = dataclasses.replace(SHORT, batch_size=10)
         fit(sample, config, base_model=own_model(), verbose=0)
-    (message,) = caplog.messages
+    (message,) = own_messages(caplog)
     assert message == (
-        "There are many classes: batches are drawn 4 images of a class at a time "
+        "There are many classes for a batch: it is drawn 4 images of a class at a time "
         "(images_per_class)."
     )
+
+
+def test_validation_images_that_are_training_images_are_counted(sample, caplog):
+    validation = Split(
+        np.concatenate([sample.validation.images[:50], sample.train.images[:2]]),
+        np.concatenate([sample.validation.labels[:50], sample.train.labels[:2]]),
+    )
+    leaking = dataclasses.replace(sample, validation=validation)
+    fit(leaking, SHORT, base_model=own_model(), verbose=0)
+    (message,) = own_messages(caplog)
+    assert message.startswith("2 of 52 validation images are also training images")
+
+
+def test_a_batch_too_small_for_four_images_of_a_class_has_different_pairs(sample):
+    config = dataclasses.replace(SHORT, batch_size=2)
+    verifier = fit(sample, config, base_model=own_model(), verbose=0)
+    assert verifier.training["images_per_class"] == 2
+    assert verifier.history["different_distance"][0] > 0
+
+
+def test_paths_may_be_named_from_the_home_folder(sample, tmp_path, monkeypatch):
+    (tmp_path / "photo.png").write_bytes(tf.io.encode_png(sample.test.images[0]).numpy())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    verifier = fit(sample, SHORT, base_model=own_model(), run_dir="~/run", verbose=0)
+    assert (tmp_path / "run" / "base.keras").is_file()
+    assert load_verifier("~/run").threshold == verifier.threshold
+    assert verifier.index(tmp_path, "~/index.npz").embedded == 1
+    assert (tmp_path / "index.npz").is_file()
 
 
 def test_validation_classes_decide_and_test_classes_are_not_shown(sample):
