@@ -124,7 +124,7 @@ def test_a_training_without_a_checkpoint_begins_again(sample, whole, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"margin": 1.5}, r"settings that it began with\. Received: margin=1\.5, before 1\.4"),
+        ({"margin": 1.5}, r"A resumed run keeps its settings\. Received: margin=1\.5, before 1\.4"),
         ({"seed": 1}, r"Received: seed=1, before 0"),
         ({"epochs": 5}, r"`epochs` can be changed only where the learning rate does not depend"),
     ],
