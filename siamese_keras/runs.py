@@ -104,9 +104,8 @@ def load_run(path: Path) -> tuple[keras.Model, dict[str, Any]]:
     config = Config.load(path / "config.json")
     try:
         facts = json.loads((path / "model.json").read_text(encoding="utf-8"))
-        calibration = Calibration(
-            facts["threshold"], facts["slope"], facts.get("midpoint", facts["threshold"])
-        )
+        threshold = facts["threshold"]
+        calibration = Calibration(threshold, facts["slope"], facts.get("midpoint", threshold))
         names, training = list(map(str, facts["class_names"])), dict(facts["training"])
         name = str(facts["name"])
     except (ValueError, KeyError, TypeError) as error:

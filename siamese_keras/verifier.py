@@ -784,12 +784,11 @@ def _load_export(version: Path) -> Verifier:
     facts = read_model_json(version)
     false_accepts = read_false_accepts(version / "assets.extra")
     try:
+        threshold = facts["threshold"]
         height, width, channels = facts["image_shape"]
         return Verifier(
             ExportedModel(ask, (height, width, channels)),
-            Calibration(
-                facts["threshold"], facts["slope"], facts.get("midpoint", facts["threshold"])
-            ),
+            Calibration(threshold, facts["slope"], facts.get("midpoint", threshold)),
             config=Config(**facts["config"]),
             class_names=facts["class_names"],
             name=str(facts["name"]),

@@ -187,6 +187,18 @@ def test_whatever_is_shown_has_one_source_which_is_asked_again_when_it_was_busy(
     assert {(event.trigger_mode, event.queue) for event in events} == {("always_last", False)}
 
 
+def test_the_page_names_the_trained_classes_and_where_the_threshold_is_from(exported):
+    verifier = load_verifier(exported)
+    verifier.training["classes"] = ["bag", "boot"]
+    fitted, chosen = (
+        str(build_page(Demo(v), []).get_config_file())
+        for v in (verifier, verifier.with_threshold(0.25))
+    )
+    assert "trained on 2 classes: bag, boot." in fitted
+    assert ", fitted on validation pairs." in fitted
+    assert "is 0.250, chosen by the user." in chosen
+
+
 def test_a_server_is_refused(server):
     with pytest.raises(ModelError, match="a server does not report its threshold"):
         Demo(load_verifier(server.url))
