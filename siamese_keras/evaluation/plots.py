@@ -102,7 +102,7 @@ def plot_history(history: Mapping[str, Sequence[float]]) -> Figure:
         )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         _style(axes, title, "epoch", key.split("_")[1])
-        axes.legend(frameon=False)
+        axes.legend(loc="upper right" if "loss" in key else "lower right", frameon=False)
     return figure
 
 
@@ -222,10 +222,12 @@ def plot_distances(different: np.ndarray, distance: np.ndarray, calibration: Cal
     """
     figure, axes = _figure(7, 3.8)
     bins = np.linspace(0, distance.max(), 61)
-    for label, name, color in ((0, "same class", _SAME), (1, "different classes", _DIFFERENT)):
+    heights = [
         axes.hist(
             distance[different == label], bins, color=color, alpha=0.55, label=name, density=True
-        )
+        )[0]
+        for label, name, color in ((0, "same class", _SAME), (1, "different classes", _DIFFERENT))
+    ]
     axes.axvline(
         calibration.threshold,
         color="black",
@@ -233,7 +235,9 @@ def plot_distances(different: np.ndarray, distance: np.ndarray, calibration: Cal
         label=f"threshold {calibration.threshold:.3f}",
     )
     _style(axes, "Distances of test pairs", "Euclidean distance of the embeddings", "density")
-    axes.legend(facecolor="white", framealpha=1, edgecolor="none")
+    peak = np.max(heights, axis=0).argmax()
+    loc = "upper left" if peak >= len(bins) // 2 else "upper right"
+    axes.legend(loc=loc, facecolor="white", framealpha=1, edgecolor="none")
     return figure
 
 
@@ -317,7 +321,7 @@ def plot_reliability(same: np.ndarray, similarity: np.ndarray, ece: float) -> Fi
     axes.plot([0, 1], [0, 1], ":", color=_GREY, label="perfect")
     axes.plot(mean, share, "o-", color=_SAME, label="calibration")
     _style(axes, f"Reliability, expected calibration error {ece:.4f}", "", "share of same pairs")
-    axes.legend(frameon=False)
+    axes.legend(loc="upper left", frameon=False)
     counts.bar(edges[:-1], number, width=1 / ECE_BINS, align="edge", color=_SAME, edgecolor="white")
     _style(counts, "", "similarity", "pairs")
     return figure

@@ -179,6 +179,18 @@ def test_the_curve_of_a_weak_model_is_in_sight(rng):
     draw(weak.figure)
 
 
+@pytest.mark.parametrize("peak", ["same", "different"])
+def test_the_legend_of_the_distances_leaves_the_highest_bar_in_sight(rng, peak):
+    different = np.repeat([0, 1], 100)
+    spread = np.where((different == 1) == (peak == "different"), 0.02, 0.2)
+    distance = np.where(different, 1.5, 0.4) + spread * rng.uniform(-1, 1, 200)
+    figure = plots.plot_distances(different, distance, Calibration(0.9, 20.0))
+    draw(figure)
+    (axes,) = figure.axes
+    bar = max(axes.patches, key=lambda patch: patch.get_height())
+    assert not axes.get_legend().get_window_extent().overlaps(bar.get_window_extent())
+
+
 def test_distances(rng):
     same, distance = noise(rng)
     distance[same] = 0.0
