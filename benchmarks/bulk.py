@@ -19,6 +19,9 @@ import tempfile
 import time
 from pathlib import Path
 
+import siamese_keras  # noqa: F401 (turns on oneDNN before TensorFlow is imported)
+
+# isort: split
 import numpy as np
 import tensorflow as tf
 

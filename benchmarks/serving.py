@@ -23,6 +23,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import siamese_keras  # noqa: F401 (turns on oneDNN before TensorFlow is imported)
+
+# isort: split
 import keras
 import numpy as np
 import tensorflow as tf

@@ -13,6 +13,9 @@ import dataclasses
 import json
 from pathlib import Path
 
+import siamese_keras  # noqa: F401 (turns on oneDNN before TensorFlow is imported)
+
+# isort: split
 import keras
 import numpy as np
 

@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import siamese_keras  # noqa: F401 (turns on oneDNN before TensorFlow is imported)
+
+# isort: split
 import numpy as np
 import pytest
 from helpers.browser import start_browser

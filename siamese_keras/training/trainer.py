@@ -28,6 +28,7 @@ from siamese_keras.models.outer_model import build_outer_model, pair_model
 from siamese_keras.presets import as_config
 from siamese_keras.runs import save_models
 from siamese_keras.training.distribution import lost_worker, replicas_for
+from siamese_keras.training.onednn import warn_without_onednn
 from siamese_keras.training.pair_fit import fit_pairs
 from siamese_keras.training.state import TrainingState
 from siamese_keras.verifier import Verifier
@@ -131,6 +132,7 @@ def fit(
         )
     if resume and run_dir is None:
         raise ArgumentError("`resume` needs the `run_dir` of the training to go on with.")
+    warn_without_onednn()
     replicas = replicas_for(devices)
     checkpoints = None if run_dir is None else Path(run_dir, "checkpoints")
     state = TrainingState(config, dataset.fingerprint, checkpoints, writes=replicas.is_chief)
