@@ -313,13 +313,17 @@ def _blocks(queries: np.ndarray, gallery_size: int) -> list[np.ndarray]:
 def _closeness(gallery: np.ndarray) -> Callable[[np.ndarray], tf.Tensor]:
     """Return a function of queries that gives float32 `[queries, gallery]`: larger is closer.
 
-    q.g - |g|^2 / 2 orders the gallery as the distance does, and is one matrix product.
+    q.g - |g|^2 / 2 orders the gallery as the distance does, and is one matrix product. Far from the
+    origin its digits would not tell images apart: the whole numbers of the mean are subtracted
+    first, which leaves embeddings around the origin as they are.
     """
+    origin = np.round(gallery.mean(axis=0, dtype=np.float64)).astype(np.float32)
+    gallery = gallery - origin
     halves = np.square(gallery, dtype=np.float32).sum(axis=1, keepdims=True) / 2
     x = tf.transpose(tf.constant(np.concatenate([gallery, -halves], axis=1), tf.float32))
 
     def closeness(queries: np.ndarray) -> tf.Tensor:
-        rows = tf.constant(queries, tf.float32)
+        rows = tf.constant(queries - origin, tf.float32)
         return tf.matmul(tf.concat([rows, tf.ones([len(queries), 1])], axis=1), x)
 
     return closeness

@@ -251,6 +251,13 @@ def test_retrieval_equals_a_plain_loop(clouds):
     )
 
 
+def test_retrieval_does_not_depend_on_the_origin_of_the_embeddings(clouds):
+    embeddings, labels = clouds
+    assert metrics.retrieval(embeddings + np.float32(1000), labels) == pytest.approx(
+        plain_retrieval((embeddings + np.float32(1000)).astype(np.float64), labels), abs=1e-9
+    )
+
+
 def test_retrieval_does_not_depend_on_the_order_of_the_images(clouds, rng):
     embeddings, labels = clouds
     order = rng.permutation(len(labels))
