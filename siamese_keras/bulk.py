@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from siamese_keras.errors import ArgumentError, DataError
-from siamese_keras.files import atomic_path
+from siamese_keras.files import atomic_path, check_columns
 from siamese_keras.gallery import Embed, embed_files
 from siamese_keras.progress import Progress
 
@@ -103,6 +103,7 @@ def _header(path: Path, reader: Any) -> list[str]:
         raise DataError(
             f"`{path}` must not have columns that the output adds: rename {', '.join(taken)}."
         )
+    check_columns(path, names, _COLUMNS)
     return names
 
 
@@ -114,6 +115,8 @@ def _rows(reader: Any, names: Sequence[str], folder: Path) -> Iterator[Row]:
         files, error = [], ""
         if len(values) != len(names):
             error = f"expected {len(names)} values, received {len(values)}"
+            if surplus := values[len(names) :]:
+                error += f": {', '.join(surplus)} too many"
         elif empty := [names[place] for place in places if not values[place]]:
             error = f"expected a path, received nothing: {', '.join(empty)}"
         elif "\0" in "".join(values):

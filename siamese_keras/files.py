@@ -179,6 +179,21 @@ def check_output(path: str | os.PathLike[str], *suffixes: str) -> Path:
     return path
 
 
+def check_columns(path: Path, header: Sequence[str], names: Sequence[str]) -> None:
+    """Raise unless no column of a CSV file that is read occurs twice.
+
+    Args:
+        path: The file, for the message.
+        header: The names of its columns.
+        names: The columns that are read.
+
+    Raises:
+        DataError: When one does.
+    """
+    if twice := [name for name in names if header.count(name) > 1]:
+        raise DataError(f"`{path}` must have one column of each name. Twice: {', '.join(twice)}")
+
+
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Write `content` to `path` as JSON, in place of a file that was there.
 

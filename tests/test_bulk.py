@@ -93,7 +93,7 @@ def test_bad_rows_are_named_and_the_rest_goes_on(tiny, folder, caplog):
     for message, start, part in zip(
         said,
         ("line 3: ", "line 4: ", "line 5: ", "line 7: ", "line 8: "),
-        ("none.png", "broken.png", "3 values, received 2", "received nothing: left", "received 4"),
+        ("none.png", "broken.png", "3 values, received 2", "received nothing: left", ": more"),
         strict=True,
     ):
         assert message.startswith(start)
@@ -158,6 +158,7 @@ def test_an_error_of_the_file_leaves_the_output_as_it_was(tiny, folder):
     for change, message in (
         (lambda: write(folder, good, header="a,right"), "Missing: left"),
         (lambda: write(folder, good + ",1", header="left,right,same"), "rename same"),
+        (lambda: write(folder, good + ",b", header="left,right,right"), "Twice: right"),
         (lambda: write(folder, good, "x" * 200_000), "is not CSV"),
     ):
         path = change()

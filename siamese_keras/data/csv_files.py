@@ -16,6 +16,7 @@ from siamese_keras.config import ColorMode
 from siamese_keras.data.image_files import ClassFiles, load_image_files, part_of, printable
 from siamese_keras.data.splits import Source, Split, numbered_names
 from siamese_keras.errors import ArgumentError, DataError
+from siamese_keras.files import check_columns
 from siamese_keras.progress import Progress
 
 _PATH, _LABEL, _SPLIT = ("path", "filename"), ("label", "class"), ("split",)
@@ -175,6 +176,7 @@ def _read_list(path: Path, part: str) -> list[ClassFiles]:
             rows = [(reader.line_num, row) for row in reader if row]
         except csv.Error as error:
             raise DataError(f"`{path}` cannot be read. {error}") from None
+    check_columns(path, header, [*_PATH, *_LABEL, *_SPLIT])
     places = [
         next((header.index(name) for name in names if name in header), None)
         for names in (_PATH, _LABEL, _SPLIT)

@@ -13,6 +13,7 @@ from siamese_keras.data.decode import photo_fitter
 from siamese_keras.data.pairs import Pairs
 from siamese_keras.data.photo import read_photo
 from siamese_keras.errors import DataError
+from siamese_keras.files import check_columns
 
 _COLUMNS = ("left", "right", "same")
 _SAME = {"1": True, "true": True, "0": False, "false": False}
@@ -75,6 +76,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
                     f"`{path}` must have the columns {', '.join(_COLUMNS)}. Missing: "
                     f"{', '.join(missing)}"
                 )
+            check_columns(path, names, _COLUMNS)
             rows = [(reader.line_num, row) for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"`{path}` cannot be read. {error}") from None

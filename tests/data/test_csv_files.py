@@ -149,3 +149,10 @@ def test_a_path_that_no_file_can_have_is_named_with_its_line(photos):
     (photos / "labels.csv").write_text("path,label\na\0b.png,bag\n")
     with pytest.raises(DataError, match="line 2: path must not hold the character NUL"):
         load_csv(photos / "labels.csv")
+
+
+@pytest.mark.parametrize("name", ["path", "label", "split"])
+def test_a_column_that_occurs_twice_is_refused(photos, name):
+    (photos / "labels.csv").write_text(f"path,label,split,{name}\na.png,bag,train,bag\n")
+    with pytest.raises(DataError, match=f"one column of each name. Twice: {name}"):
+        load_csv(photos / "labels.csv")

@@ -70,6 +70,9 @@ def test_a_mistake_is_named_with_its_line_or_file(folder, lines, message):
 def test_a_file_that_is_no_list_of_pairs_is_named(folder):
     with pytest.raises(DataError, match=r"columns left, right, same\. Missing: right, same"):
         read_pair_file(write(folder, "a.png,1", header="left,equal"), SHAPE)
+    twice = write(folder, "a.png,b.png,1,c.png", header="left,right,same,right")
+    with pytest.raises(DataError, match=r"one column of each name\. Twice: right"):
+        read_pair_file(twice, SHAPE)
     with pytest.raises(DataError, match=r"missing\.csv` cannot be read"):
         read_pair_file(folder / "missing.csv", SHAPE)
     with pytest.raises(DataError, match=r"a\.png` cannot be read"):
