@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,9 @@ def load_npz(path: Path) -> Source:
     except DataError:
         raise
     except Exception as error:  # NumPy raises many kinds for damaged files
-        raise DataError(f"`{path}` must be an .npz file of arrays. {error}") from None
+        # NumPy takes what is no archive for a pickle, and advises to load it.
+        reason = error if zipfile.is_zipfile(path) else "It is no zip archive."
+        raise DataError(f"`{path}` must be an .npz file of arrays. {reason}") from None
     splits = {part: _split(path, arrays, part) for part in _NAMES}
     train = splits["train"]
     if train is None:

@@ -70,6 +70,12 @@ def test_a_damaged_file_is_one_line(tmp_path, arrays):
         load_npz(path)
 
 
+def test_another_file_is_not_called_a_pickle(tmp_path):
+    (tmp_path / "labels.csv").write_text("path,label")
+    with pytest.raises(DataError, match=r"must be an \.npz file of arrays\. It is no zip archive"):
+        load_npz(tmp_path / "labels.csv")
+
+
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_a_part_without_images_is_refused(tmp_path, arrays, part):
     arrays |= {f"x_{part}": arrays["x_test"][:0], f"y_{part}": arrays["y_test"][:0]}
