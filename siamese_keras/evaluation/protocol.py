@@ -132,7 +132,10 @@ def score(
         others = evaluation_pairs(unseen.labels)
         found["unseen"] = {
             **metrics.verification(
-                others, metrics.pair_distances(embedded["unseen"], others), calibration
+                others,
+                metrics.pair_distances(embedded["unseen"], others),
+                calibration,
+                classes=unseen.labels,
             ),
             **metrics.retrieval(embedded["unseen"], unseen.labels),
         }

@@ -34,10 +34,10 @@ def calibrated(split):
     return fit_calibration(pairs.different, metrics.pair_distances(pixels(split.images), pairs))
 
 
-def verified(split, calibration):
+def verified(split, calibration, classes=None):
     pairs = evaluation_pairs(split.labels)
     distance = metrics.pair_distances(pixels(split.images), pairs)
-    return metrics.verification(pairs, distance, calibration)
+    return metrics.verification(pairs, distance, calibration, classes=classes)
 
 
 def test_any_function_of_images_is_scored(sample):
@@ -104,7 +104,7 @@ def test_unseen_classes_are_decided_by_the_threshold_of_seen_ones(sample):
         "test": verified(seen.test, calibration),
         "retrieval": metrics.retrieval(pixels(seen.test.images), seen.test.labels),
         "unseen": {
-            **verified(unseen, calibration),
+            **verified(unseen, calibration, classes=unseen.labels),
             **metrics.retrieval(pixels(unseen.images), unseen.labels),
         },
         "open_set": open_set_metrics(pixels(unseen.images), unseen.labels, calibration),
