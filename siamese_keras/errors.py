@@ -6,6 +6,8 @@ import numbers
 import re
 from typing import Any, get_args
 
+_MOST_DISTANCE = 3.4e38  # the largest float32, about
+
 
 class SiameseKerasError(ValueError):
     """An error caused by input: an argument, a file, a dataset or a model that does not fit."""
@@ -62,6 +64,17 @@ def check_count(name: str, value: Any, *, least: int) -> None:
         raise ArgumentError(
             f"`{name}` must be an integer of at least {least}. Received: {name}={value!r}"
         )
+
+
+def check_distance(name: str, value: Any) -> float:
+    """Return `value`, a distance: a number of at least 0 that float32 can hold.
+
+    Raises:
+        ArgumentError: When it is not.
+    """
+    if not (isinstance(value, numbers.Real) and 0 <= float(value) <= _MOST_DISTANCE):
+        raise ArgumentError(f"`{name}` must be a distance of at least 0. Received: {value!r}")
+    return float(value)
 
 
 def plain_reason(message: str) -> str:

@@ -92,23 +92,29 @@ def build_index(
         folder: The folder.
         batch_size: Files to read at once.
         invert: Whether `embed` inverts images.
-        before: An earlier index. Files of the same name, size and modification time are taken from
-            it, if it is of the same model and folder.
+        before: An earlier index of the folder. Files of the same name, size and modification time
+            are taken from it, if it is of the same model.
         progress: Called with how many are done and how many there are.
 
     Returns:
         The index, names in order, and what was done.
 
     Raises:
-        DataError: When it is not a folder or has no image that can be read.
+        DataError: When it is not a folder or has no image that can be read, or `before` is of
+            another folder.
         ModelError: When a server switched to another model meanwhile.
     """
+    if before is not None and before.folder != str(folder.resolve()):
+        raise DataError(
+            f"The existing index is of another folder, `{before.folder}`: delete it, or write to "
+            f"another file. Received: `{folder}`"
+        )
     fingerprint = model_fingerprint(embed)
     if before is not None and not is_same_model(before, fingerprint, invert=invert):
-        _log.info("The existing index was made with another model: embedding all images again.")
-        before = None
-    if before is not None and before.folder != str(folder.resolve()):
-        _log.info("The existing index is of `%s`: embedding all images again.", before.folder)
+        reason = "another model"
+        if before.invert != invert:
+            reason = f"{'' if before.invert else 'no '}inverted images"
+        _log.warning("The existing index is of %s: embedding all images again.", reason)
         before = None
     files = gallery_files(folder)
     states = [_state(path) for path in files]

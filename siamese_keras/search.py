@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from siamese_keras.data.inputs import as_images
-from siamese_keras.errors import DataError, check_count
+from siamese_keras.errors import DataError, check_count, check_distance
 from siamese_keras.gallery import embed_folder
 from siamese_keras.gallery_index import Index, warn_of_changes
 from siamese_keras.nearest import nearest, rounding
@@ -27,8 +27,8 @@ class Match:
     Attributes:
         index: Its place in the gallery.
         distance: Euclidean distance to the query.
-        file: Its file, relative to the folder when the gallery is an index; None when the gallery
-            is an array.
+        file: Path of its file, relative to the folder when the gallery is an index; None when the
+            gallery holds arrays or bytes.
     """
 
     index: int
@@ -58,6 +58,8 @@ def search(
         progress: For a folder, called with how many images are embedded and how many there are.
     """
     check_count("top", top, least=1)
+    if within is not None:
+        within = check_distance("within", within)
     queries = as_images(query)
     wanted = np.atleast_2d(embed(query))
     names: Any

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import numbers
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from siamese_keras.config import Config
 from siamese_keras.data.inputs import Batch, ImageInput, as_images, call_by_name
 from siamese_keras.data.pair_file import read_pair_file
 from siamese_keras.data.splits import Dataset
-from siamese_keras.errors import ArgumentError, DataError, ModelError, RequestError
+from siamese_keras.errors import ArgumentError, DataError, ModelError, RequestError, check_distance
 from siamese_keras.files import check_output, expanded
 from siamese_keras.gallery import Progress, embed_folder
 from siamese_keras.gallery_index import (
@@ -54,9 +53,6 @@ if TYPE_CHECKING:
     from siamese_keras.evaluation.report import Report
 
 
-_MOST_DISTANCE = float(np.finfo(np.float32).max)
-
-
 class _Model(Protocol):
     """What answers the questions: a Keras model here, or an `ExportedModel`."""
 
@@ -74,7 +70,8 @@ class Comparison:
 
     Attributes:
         distance: Euclidean distance of the embeddings, float32.
-        similarity: Estimated probability that the pair is of the same class, float64.
+        similarity: Estimated probability that the pair is of the same class at the prior of the
+            call, float64, in [0, 1].
         same: The decision, bool.
     """
 
@@ -100,9 +97,11 @@ class Verifier:
         class_names: Names of the dataset's classes, unseen ones too, by label.
         name: Name of the dataset; of an exported model the name that it was exported under.
         training: Facts of the training: `fit_seconds`, `epochs`, `interrupted`, `bfloat16`,
-            `images_per_class`, `replicas`, `classes`, the names of those that it saw, `images`, how
-            many in each split, and `data`, the fingerprint of the dataset.
-        history: The value of each figure that `fit` shows after every epoch.
+            `images_per_class`, `replicas`, `classes` (names of the classes trained on; models of
+            earlier versions lack it), `images` (number in each split), `data` (fingerprint of the
+            dataset) and `own_base_model` (whether `fit` was given a `base_model`, which `config`
+            does not describe).
+        history: Metrics after every epoch, by name; empty for an exported model.
         metrics: Metrics of the last report, or None.
         false_accepts: Table of false accepts by threshold, counted on validation pairs; None for a
             server.
@@ -210,11 +209,8 @@ class Verifier:
                     "`prior` needs a run or an export: a server does not report its calibration."
                 )
             threshold = self.calibration.threshold_at(prior)
-        elif not (isinstance(threshold, numbers.Real) and 0 <= threshold <= _MOST_DISTANCE):
-            raise ArgumentError(
-                f"`threshold` must be a distance of at least 0. Received: {threshold}"
-            )
-        threshold = float(threshold)
+        else:
+            threshold = check_distance("threshold", threshold)
         verifier = copy.copy(self)
         if self.calibration is None:
             verifier._chosen_threshold = threshold
@@ -228,6 +224,10 @@ class Verifier:
         Args:
             far: False accept rate, in (0, 1).
 
+        Returns:
+            The threshold, its rate on validation pairs with a 95 % interval, and the number of
+            different pairs.
+
         Raises:
             ArgumentError: When `far` is out of range.
             ModelError: When there are fewer than 10 / `far` different validation pairs, or the
@@ -235,8 +235,8 @@ class Verifier:
         """
         if self.false_accepts is None:
             raise ModelError(
-                "The model has no table of false accepts on validation pairs, which `far` needs: "
-                "it is a server's or was trained by an earlier version."
+                "The model has no table of false accepts, which `far` needs: it is on a server, or "
+                "was trained by an earlier version."
             )
         return self.false_accepts.at(far)
 
@@ -272,6 +272,7 @@ class Verifier:
             float32 `[embedding_dim]` for one image, `[n, embedding_dim]` for many.
 
         Raises:
+            ArgumentError: When there is no image, or arrays and files are mixed.
             DataError: When an array is not uint8 or of another shape than the model's images.
             RequestError: When a file is not an image that can be decoded, which the message names,
                 an exported model refuses the shape of an array, or an embedding is not finite.
@@ -303,8 +304,8 @@ class Verifier:
             Distance, similarity and decision.
 
         Raises:
-            ArgumentError: When there are not as many left as right images, or `prior` is out of
-                range.
+            ArgumentError: When there are not as many left as right images, `prior` is out of range,
+                or one side is arrays and the other files, which a server does not compare.
             Others: as `embed`.
         """
         left, right = as_images(left), as_images(right)
@@ -394,14 +395,15 @@ class Verifier:
 
         Raises:
             ArgumentError: When `path` does not end in `.npz`.
-            DataError: When `folder` has no image that can be read, or `path` is another file.
+            DataError: When `folder` has no image that can be read, or `path` is an index of another
+                folder, or another file.
             OSError: When the index cannot be written.
             Others: as `embed`.
         """
         path = check_output(path, ".npz")
         before = read_index(path) if path.exists() else None
         index, changes = build_index(
-            self.embed, Path(folder), batch_size=self._model.batch_size, invert=self.invert,
+            self.embed, expanded(folder), batch_size=self._model.batch_size, invert=self.invert,
             before=before, progress=progress,
         )  # fmt: skip
         write_index(path, index)
@@ -426,7 +428,7 @@ class Verifier:
             DataError: When `folder` has no image that can be read.
             Others: as `embed`.
         """
-        return embed_folder(self.embed, Path(folder), self._model.batch_size, progress)
+        return embed_folder(self.embed, expanded(folder), self._model.batch_size, progress)
 
     def open_gallery(
         self,
@@ -452,7 +454,7 @@ class Verifier:
         if Path(source).suffix.lower() == ".npz":
             return self._read_index(source)
         index, _ = build_index(
-            self.embed, Path(source), batch_size=self._model.batch_size, invert=self.invert,
+            self.embed, expanded(source), batch_size=self._model.batch_size, invert=self.invert,
             progress=progress,
         )  # fmt: skip
         return index
@@ -482,14 +484,16 @@ class Verifier:
             List of `Match`, the nearest first; for many queries a list of such lists.
 
         Raises:
-            ArgumentError: When `top` is out of range.
+            ArgumentError: When `top` or `within` is out of range.
             DataError: When a folder holds no image that can be read, except the query, or the
                 index cannot be read.
             ModelError: When the index is of another model.
             Others: as `embed`.
         """
-        if isinstance(gallery, (str, os.PathLike)) and Path(gallery).suffix.lower() == ".npz":
-            gallery = self._read_index(gallery)
+        if isinstance(gallery, (str, os.PathLike)):
+            gallery = expanded(gallery)
+            if gallery.suffix.lower() == ".npz":
+                gallery = self._read_index(gallery)
         elif isinstance(gallery, Index):
             check_index(gallery, gallery.folder, self.embed, invert=self.invert)
         return search(
@@ -580,14 +584,15 @@ class Verifier:
         return compare_file(
             self.embed,
             functools.partial(_decided, calibration, prior),
-            Path(pairs),
+            expanded(pairs),
             check_output(output, ".csv"),
             batch_size=self._model.batch_size,
             progress=progress,
         )
 
     def _read_index(self, path: str | os.PathLike[str]) -> Index:
-        index = read_index(Path(path))
+        path = expanded(path)
+        index = read_index(path)
         check_index(index, path, self.embed, invert=self.invert)
         return index
 
@@ -625,20 +630,19 @@ class Verifier:
             )
         if self.invert:
             raise ModelError(
-                "A model that inverts images cannot be evaluated on those that it was trained on: "
-                "load it without `invert`."
+                "A verifier with `invert` cannot be evaluated: load it without `invert`."
             )
         expected = self.training.get("data")
         if dataset.fingerprint != expected:
             raise DataError(
                 "The dataset must be the one that the model was trained on: test images of another "
-                f"one may have been trained on. Its fingerprint: {str(expected)[:12]}..., images: "
-                f"{self.training.get('images')}. Received: {dataset.fingerprint[:12]}..., "
+                f"one may have been training images. Its fingerprint: {str(expected)[:12]}..., "
+                f"images: {self.training.get('images')}. Received: {dataset.fingerprint[:12]}..., "
                 f"{dataset!r}"
             )
         given = None
         if pair_file is not None:
-            given = read_pair_file(Path(pair_file), dataset.image_shape)
+            given = read_pair_file(expanded(pair_file), dataset.image_shape)
         report = evaluate(
             functools.partial(self.embed, progress=progress),
             self.calibration,
@@ -679,7 +683,9 @@ class Verifier:
 
         outer, calibration, config = self._trained("saved")
         facts = {"name": self.name, "class_names": self.class_names, "training": self.training}
-        save_run(Path(folder), config, outer, calibration, self.history, facts, self.false_accepts)
+        save_run(
+            expanded(folder), config, outer, calibration, self.history, facts, self.false_accepts
+        )
 
     def export(
         self,
@@ -726,8 +732,8 @@ class Verifier:
             raise ModelError(f"An exported model cannot be {verb} again: load its run instead.")
         if self.invert:
             raise ModelError(
-                f"A model that inverts images cannot be {verb}, which keeps the model alone: load "
-                "it without `invert`."
+                f"A verifier with `invert` cannot be {verb}, because only the model itself is "
+                "stored: load it without `invert`."
             )
         return self.outer_model, self.calibration, self.config
 
@@ -756,7 +762,8 @@ def load_verifier(
 
     Returns:
         The verifier. An exported model and a server answer the same questions, without Keras, but
-        cannot be saved or exported again; a server cannot be evaluated.
+        cannot be saved or exported again; a server cannot be evaluated, and is first contacted when
+        it is asked.
 
     Raises:
         ModelError: When it cannot be loaded; the message names the file.

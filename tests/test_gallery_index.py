@@ -1,5 +1,6 @@
 """The index: what it holds, what an update embeds anew, and which are refused."""
 
+import copy
 import logging
 import os
 
@@ -125,10 +126,7 @@ def test_an_index_of_another_model_is_refused_and_made_anew(tiny, other, folder,
         other.search(folder / "0.png", path)
     with caplog.at_level(logging.INFO):
         assert other.index(folder, path) == Changes(embedded=6, kept=0, removed=0)
-    assert (
-        "The existing index was made with another model: embedding all images again."
-        in caplog.messages
-    )
+    assert "The existing index is of another model: embedding all images again." in caplog.messages
     other.search(folder / "0.png", path)
 
 
@@ -304,23 +302,39 @@ def test_copies_are_found_at_distance_0_in_whatever_batch_they_are(tiny, tmp_pat
     assert match.file == str(copied)
 
 
-def test_an_index_of_another_folder_is_made_anew(tiny, folder, tmp_path, sample, caplog):
-    """Files of the same name, size and time may show something else there."""
+def test_an_index_of_another_folder_is_refused_and_stays_as_it_is(tiny, folder, tmp_path):
     path, other = tmp_path / "gallery.npz", tmp_path / "other"
     other.mkdir()
-    for i in (0, 1):
-        pixels = tf.io.encode_png(sample.test.images[i]).numpy()
-        for place, name in ((folder, "0.png"), (other, "0.png")):
-            if i == (place == other):
-                (place / name).write_bytes(pixels.ljust(2000, b"\0"))
-                os.utime(place / name, (1e9, 1e9))
+    (other / "0.png").write_bytes((folder / "0.png").read_bytes())
     tiny.index(folder, path)
-    with caplog.at_level(logging.INFO, logger="siamese_keras"):
-        assert tiny.index(other, path) == Changes(embedded=1, kept=0, removed=0)
-    assert f"The existing index is of `{folder}`: embedding all images again." in caplog.text
-    np.testing.assert_allclose(
-        read_index(path).embeddings[0], tiny.embed(sample.test.images[1]), atol=1e-5
-    )
+    before = path.read_bytes()
+    with pytest.raises(DataError, match=r"of another folder, .*: delete it, or write to another"):
+        tiny.index(other, path)
+    assert path.read_bytes() == before
+
+
+def test_an_index_without_inverted_images_is_made_anew_with_them(tiny, folder, tmp_path, caplog):
+    path, inverted = tmp_path / "gallery.npz", copy.copy(tiny)
+    tiny.index(folder, path)
+    inverted.invert = True
+    assert inverted.index(folder, path) == Changes(embedded=6, kept=0, removed=0)
+    assert caplog.messages == [
+        "The existing index is of no inverted images: embedding all images again."
+    ]
+    np.testing.assert_array_equal(read_index(path).embeddings, inverted.embed_folder(folder)[1])
+
+
+def test_paths_in_the_home_folder(tiny, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder.rename(tmp_path / "photos")
+    tiny.index("~/photos", "~/gallery.npz")
+    query = tmp_path / "photos" / "0.png"
+    (match,) = tiny.search(query, "~/gallery.npz", top=1)
+    assert tiny.search(query, "~/photos", top=1)[0].distance == match.distance
+    assert tiny.search(query, tiny.open_gallery("~/gallery.npz"), top=1) == [match]
+    assert tiny.near_duplicates("~/gallery.npz") == tiny.near_duplicates(tmp_path / "gallery.npz")
+    tiny.save("~/run")
+    assert (tmp_path / "run" / "model.json").is_file()
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".NPZ"])

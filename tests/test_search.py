@@ -109,6 +109,13 @@ def test_top_is_how_many_are_found_at_most(tiny, sample):
             tiny.search(images[0], images, top=top)
 
 
+@pytest.mark.parametrize("within", [-1, float("nan"), "0.5"])
+def test_within_is_a_distance(tiny, sample, within):
+    images = sample.test.images
+    with pytest.raises(ArgumentError, match="`within` must be a distance of at least 0"):
+        tiny.search(images[0], images, within=within)
+
+
 def test_equally_near_images_are_found_in_their_order(tiny, sample):
     images = sample.test.images[[5] + [9] * 40]
     found = tiny.search(sample.test.images[9], images, top=41)

@@ -371,7 +371,7 @@ def test_a_model_that_inverts_is_neither_saved_nor_exported_nor_scored(tiny_run,
         lambda: inverting.export(tmp_path / "models"),
         lambda: inverting.evaluate(sample),
     ):
-        with pytest.raises(ModelError, match="A model that inverts images cannot be "):
+        with pytest.raises(ModelError, match="A verifier with `invert` cannot be "):
             act()
     assert list(tmp_path.iterdir()) == []
 

@@ -8,7 +8,6 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from siamese_keras.evaluation.figures import report_figures
 from siamese_keras.evaluation.open_set import class_figures
 from siamese_keras.evaluation.protocol import Embedder, Scores, score
 from siamese_keras.evaluation.table import report_table
-from siamese_keras.files import atomic_path, write_columns, write_json
+from siamese_keras.files import atomic_path, expanded, write_columns, write_json
 from siamese_keras.models.calibration import Calibration
 
 _log = logging.getLogger(__name__)
@@ -81,7 +80,7 @@ class Report:
         Raises:
             OSError: When they cannot be written; files that were there stay whole.
         """
-        folder = Path(folder)
+        folder = expanded(folder)
         (folder / "figures").mkdir(parents=True, exist_ok=True)
         write_json(folder / "metrics.json", self.metrics)
         write_columns(folder / "classes.csv", self.classes)
