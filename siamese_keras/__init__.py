@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from siamese_keras.config import Config
     from siamese_keras.data.datasets import load_dataset
     from siamese_keras.data.pipeline import pair_pipeline
-    from siamese_keras.data.splits import Dataset
+    from siamese_keras.data.splits import Dataset, Split
     from siamese_keras.errors import SiameseKerasError
     from siamese_keras.models.base_model import build_base_model
     from siamese_keras.models.outer_model import build_outer_model
@@ -48,6 +48,7 @@ _HOMES = {
     "load_dataset": "data.datasets",
     "pair_pipeline": "data.pipeline",
     "Dataset": "data.splits",
+    "Split": "data.splits",
     "SiameseKerasError": "errors",
     "build_base_model": "models.base_model",
     "build_outer_model": "models.outer_model",
@@ -69,6 +70,7 @@ __all__ = [
     "Dataset",
     "MultiSimilarityLoss",
     "SiameseKerasError",
+    "Split",
     "SupervisedContrastiveLoss",
     "TripletSemiHardLoss",
     "Verifier",

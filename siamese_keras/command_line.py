@@ -87,7 +87,7 @@ def run_program(
             _discard_output()
             if traceback:
                 raise
-            print("error: " + " ".join(str(error).split()), file=sys.stderr)
+            print("error: " + " ".join(_message(error).split()), file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print("\ninterrupted", file=sys.stderr)
@@ -95,6 +95,14 @@ def run_program(
         finally:
             logger.removeHandler(handler)
             logger.setLevel(level)
+
+
+def _message(error: Exception) -> str:
+    """Return the message of an error; that of an `OSError` names the file first."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    name = "" if error.filename is None else f"{error.filename}: "
+    return f"{name}{error.strerror}"
 
 
 @contextlib.contextmanager
@@ -141,8 +149,13 @@ def _import_tensorflow_quietly() -> None:
         import tensorflow  # noqa: F401
 
 
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Give `parser` the options `--preset` and `--config`, and one for each field of `Config`."""
+def add_config_options(parser: argparse.ArgumentParser, *, group: str | None = None) -> None:
+    """Give `parser` the options `--preset` and `--config`, and one for each field of `Config`.
+
+    Args:
+        parser: The parser.
+        group: The group of fields to give options for, such as `"base model"`; None takes all.
+    """
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--preset", choices=PRESETS, help="settings to start from (default: fast)")
     start.add_argument(
@@ -155,6 +168,8 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     hints = get_type_hints(Config)
     for field in dataclasses.fields(Config):
         title, hint = field.metadata["group"], hints[field.name]
+        if group not in (None, title):
+            continue
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
         keywords: dict[str, Any] = {
@@ -183,7 +198,7 @@ def config_from_options(parser: argparse.ArgumentParser, options: argparse.Names
         chosen = chosen_settings(options)
         config = dataclasses.replace(start, **chosen)
     except (ArgumentError, OSError) as error:
-        parser.error(str(error))
+        parser.error(_message(error))
     for name, reason in _without_effect(config).items():
         if name in chosen:
             parser.error(f"argument {option_name(name)}: not allowed {reason}")
@@ -199,9 +214,12 @@ def _without_effect(config: Config) -> dict[str, str]:
     if config.loss != "supervised-contrastive":
         found["temperature"] = "without --loss supervised-contrastive"
     if config.loss != "contrastive":
-        found["weighting"] = "without --loss contrastive"
+        for name in ("margin", "positive_margin", "weighting"):
+            found[name] = "without --loss contrastive"
     if config.backbone:
         found["architecture"] = "with --backbone"
+        if not config.fine_tune:
+            found["fine_tune_learning_rate"] = "without --fine-tune"
     if config.backbone or config.architecture == "mlp":
         found["filters"] = found["pooling"] = "with --backbone or --architecture mlp"
     if config.classes_per_batch:
@@ -221,6 +239,13 @@ def chosen_settings(options: argparse.Namespace) -> dict[str, Any]:
     if chosen.get("weights", "none") not in ("imagenet", "none"):
         chosen["weights"] = str(expanded(chosen["weights"]).absolute())
     return chosen
+
+
+def model_name(text: str) -> str:
+    """Return the name to export a model under, which is that of a folder."""
+    if Path(text).name != text or text in ("", ".", ".."):
+        raise argparse.ArgumentTypeError(f"expected the name of a folder, not {text!r}")
+    return text
 
 
 def option_name(field: str) -> str:

@@ -87,21 +87,27 @@ class Config:
         False, "data", "refuse image files that cannot be read instead of skipping them"
     )
 
-    pairs: PairKind = _option("all", "pairs", "how training pairs are drawn")
+    pairs: PairKind = _option(
+        "all",
+        "pairs",
+        "how training pairs are drawn; all = every left image of a batch with every right one, "
+        "balanced = half same and half different, classic = the pairs of the classic exercise, "
+        "random = a random second image",
+    )
     batch_size: int = _option(
         128, "pairs", "left images per step, and as many right images", at_least=1
     )
     classes_per_batch: int = _option(
         0,
         "pairs",
-        "pairs all: classes per step, each with images_per_class images; replaces batch_size",
+        "with pairs all: classes per step, each with images_per_class images; replaces batch_size",
         at_least=0,
     )
     images_per_class: int = _option(
         0,
         "pairs",
-        "pairs all: images of a class that stand together in a batch; 1 = drawn at random, 0 = 4 "
-        "where there are many classes or with classes_per_batch, otherwise 1",
+        "with pairs all: images of each class drawn together in a batch; 1 = drawn at random, "
+        "0 = 4 with many classes or with classes_per_batch, otherwise 1",
         at_least=0,
     )
     augment: AugmentationChoice = _option(
@@ -128,7 +134,9 @@ class Config:
         at_least=0,
         at_most=0.95,
     )
-    embedding_dim: int = _option(64, "base model", "length of the embedding", at_least=1)
+    embedding_dim: int = _option(
+        64, "base model", "number of dimensions of the embedding", at_least=1
+    )
     embedding_activation: Activation = _option(
         "linear", "base model", "activation of the embedding layer"
     )
@@ -138,7 +146,8 @@ class Config:
     kept_features: float = _option(
         0.0,
         "base model",
-        "cnn, resnet: norm of the features of the last block kept beside the embedding",
+        "cnn, resnet: append the features of the last block to the embedding, scaled to this norm; "
+        "0 = do not",
         at_least=0,
     )
     flip_averaging: FlipAveraging = _option(
@@ -181,7 +190,9 @@ class Config:
         1e-5, "pretrained backbone", "learning rate of these epochs", above=0
     )
 
-    loss: LossKind = _option("contrastive", "loss", "loss; all but contrastive need pairs all")
+    loss: LossKind = _option(
+        "contrastive", "loss", "loss function; all except contrastive need pairs all"
+    )
     margin: float = _option(
         1.4, "loss", "contrastive: distance beyond which different pairs cost nothing", above=0
     )
@@ -189,11 +200,15 @@ class Config:
         0.8, "loss", "contrastive: distance below which same pairs cost nothing", at_least=0
     )
     weighting: Weighting = _option(
-        "nonzero", "loss", "contrastive: how the losses of the pairs of a batch are averaged"
+        "nonzero",
+        "loss",
+        "contrastive: how the losses of the pairs of a batch are averaged; uniform = over all, "
+        "balanced = over same and different pairs in equal parts, nonzero = the same, over pairs "
+        "with a loss above 0",
     )
 
     temperature: float = _option(
-        0.1, "loss", "supervised-contrastive: what similarities are divided by", above=0
+        0.1, "loss", "supervised-contrastive: divisor of the similarities", above=0
     )
 
     epochs: int = _option(4, "optimization", "passes over the training images", at_least=1)
@@ -206,7 +221,7 @@ class Config:
     early_stopping: int = _option(
         0,
         "optimization",
-        "epochs without a higher ROC-AUC of validation pairs after which to stop; 0 = never",
+        "stop after this many epochs without a higher ROC-AUC of validation pairs; 0 = never",
         at_least=0,
     )
     keep: Keep = _option(

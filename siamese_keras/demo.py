@@ -6,7 +6,7 @@ Opens a page of this machine where one picks or uploads two pictures and sees bo
 sees them, their distance and similarity, and the decision, which follows a slider of the
 threshold. With a gallery, the page finds the pictures that are nearest to another one. The page
 loads nothing from elsewhere and keeps no upload once the program has ended. Needs the extra
-`demo`: pip install 'siamese-keras[demo]'.
+`demo`: pip install -e '.[demo]'.
 """
 
 from __future__ import annotations

@@ -63,7 +63,8 @@ class Demo:
         is_fitted = self.threshold == verifier.calibration.midpoint
         self.origin = "fitted on validation pairs" if is_fitted else "chosen by the user"
         self.shown_threshold = round(self.threshold, 3)  # the slider has steps of 0.001
-        unit_length = verifier.config.unit_length and self.threshold < 2
+        is_described = not verifier.training.get("own_base_model")
+        unit_length = is_described and verifier.config.unit_length and self.threshold < 2
         self.max_distance = 2.0 if unit_length else math.ceil(3 * self.threshold)
         # Asked about pixels that `decode` has inverted already.
         self._decoded = copy.copy(verifier)

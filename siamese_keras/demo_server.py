@@ -30,7 +30,10 @@ _MAX_FILE_SIZE = "20mb"
 def check_gradio() -> None:
     """Raise `ArgumentError` when Gradio is not installed."""
     if importlib.util.find_spec("gradio") is None:
-        raise ArgumentError("The demo needs the package gradio: pip install 'siamese-keras[demo]'")
+        raise ArgumentError(
+            "The demo needs the package gradio. In a clone of the repository: "
+            "pip install -e '.[demo]'"
+        )
 
 
 def serve(

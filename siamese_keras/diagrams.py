@@ -28,7 +28,10 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.dia
         usage="%(prog)s [options]",
     )
     parser.add_argument(
-        "--output", type=local_path, default=Path("diagrams"), help="folder to write to"
+        "--output",
+        type=local_path,
+        default=Path("diagrams"),
+        help="folder to write to (default: diagrams)",
     )
     parser.add_argument(
         "--image-shape",
@@ -38,7 +41,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.dia
         metavar=("HEIGHT", "WIDTH", "CHANNELS"),
         help="shape of the images (default: 28 28 1)",
     )
-    add_config_options(parser)
+    add_config_options(parser, group="base model")
     options = parser.parse_args(argv)
     config = config_from_options(parser, options)
 

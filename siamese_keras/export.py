@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from siamese_keras.command_line import local_path, make_parser, run_program
+from siamese_keras.command_line import local_path, make_parser, model_name, run_program
 from siamese_keras.model_options import add_threshold_options, at_threshold
 from siamese_keras.serving.formats import MODEL_FILES
 
@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.exp
     target = parser.add_mutually_exclusive_group()
     target.add_argument(
         "--name",
+        type=model_name,
         help="export to saved_models/NAME, NAME-litert or NAME-onnx (default: that of the "
         "dataset, its folder or file)",
     )

@@ -150,17 +150,8 @@ def _search(verifier: Verifier, options: argparse.Namespace) -> None:
     queries = list(map(str, options.images))
     if options.json:
         listed = [[{"file": m.file, "distance": m.distance} for m in ms] for ms in found]
-        if options.index is None and len(queries) == 1:
-            print(json.dumps(listed[0]))
-        else:
-            print(
-                json.dumps(
-                    [
-                        {"query": query, "matches": matches}
-                        for query, matches in zip(queries, listed, strict=True)
-                    ]
-                )
-            )
+        pairs = zip(queries, listed, strict=True)
+        print(json.dumps([{"query": query, "matches": matches} for query, matches in pairs]))
         return
     for query, matches in zip(queries, found, strict=True):
         start = f"{query}  " if len(queries) > 1 else ""

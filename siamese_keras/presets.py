@@ -103,6 +103,8 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
         ),
     }
 )
+"""The presets by name: `fast`, `best`, `classic-mlp`, `classic-cnn`, `open-set`, `many-classes` and
+`pretrained`, each a `Config`."""
 
 
 def as_config(config: Config | str) -> Config:

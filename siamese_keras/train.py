@@ -29,6 +29,7 @@ from siamese_keras.command_line import (
     config_from_options,
     local_path,
     make_parser,
+    model_name,
     option_name,
     run_program,
 )
@@ -84,6 +85,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
     )
     parser.add_argument(
         "--name",
+        type=model_name,
         help="name to export the model under (default: that of the dataset, its folder or file)",
     )
     parser.add_argument(
@@ -117,7 +119,7 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
     def program() -> int:
         wanted = resumed_command(options.resume, options) if options.resume else command
         if wanted.seeds and options.export_dir:
-            raise ArgumentError("--export-dir is not allowed with the run of several --seeds.")
+            raise ArgumentError("--export-dir is not allowed when resuming a run with --seeds.")
         if wanted.config.dataset == "folder" and wanted.data_dir is not None:
             if options.export_dir:
                 check_outside(wanted.data_dir, options.export_dir, "export_dir")

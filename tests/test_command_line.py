@@ -87,6 +87,14 @@ def test_every_field_is_an_option_that_overrides_the_preset():
         (["--learning-rate", "inf"], "`learning_rate` must be a finite number"),
         (["--pairs", "some"], "argument --pairs: invalid choice: 'some'"),
         (["--preset", "slow"], "argument --preset: invalid choice: 'slow'"),
+        (
+            ["--preset", "many-classes", "--margin", "1", "--positive-margin", "0"],
+            "--margin: not allowed without --loss contrastive",
+        ),
+        (
+            ["--preset", "pretrained", "--fine-tune-learning-rate", "1e-4"],
+            "--fine-tune-learning-rate: not allowed without --fine-tune",
+        ),
         (["--temperature", "0.2"], "--temperature: not allowed without --loss supervised-contrast"),
         (
             ["--preset", "many-classes", "--weighting", "uniform"],
@@ -234,7 +242,9 @@ def fail(error):
     ("error", "line"),
     [
         (DataError("two\n  lines"), "error: two lines"),
-        (FileNotFoundError(2, "No such file", "x"), "error: [Errno 2] No such file: 'x'"),
+        (FileNotFoundError(2, "No such file", "x"), "error: x: No such file"),
+        (OSError(28, "No space left on device"), "error: No space left on device"),
+        (OSError("not reachable"), "error: not reachable"),
     ],
 )
 def test_an_error_of_the_user_is_one_line_unless_the_traceback_is_asked_for(error, line, capsys):

@@ -187,6 +187,13 @@ def test_whatever_is_shown_has_one_source_which_is_asked_again_when_it_was_busy(
     assert {(event.trigger_mode, event.queue) for event in events} == {("always_last", False)}
 
 
+def test_the_slider_reaches_the_distances_of_a_base_model_of_the_users_own(exported):
+    verifier = load_verifier(exported)
+    assert Demo(verifier).max_distance == 2.0
+    verifier.training["own_base_model"] = True  # its embeddings may have any length
+    assert Demo(verifier).max_distance >= 3 * verifier.threshold
+
+
 def test_the_page_names_the_trained_classes_and_where_the_threshold_is_from(exported):
     verifier = load_verifier(exported)
     verifier.training["classes"] = ["bag", "boot"]
@@ -232,7 +239,8 @@ def error(capsys, *arguments):
 def test_without_gradio_the_error_says_how_to_install_it(exported, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert error(capsys, exported) == (
-        "error: The demo needs the package gradio: pip install 'siamese-keras[demo]'\n"
+        "error: The demo needs the package gradio. In a clone of the repository: "
+        "pip install -e '.[demo]'\n"
     )
 
 

@@ -47,11 +47,18 @@ def test_an_empty_image_is_refused(tmp_path, capsys):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_pretrained_network_is_refused_and_not_drawn_as_another_one(tmp_path, capsys):
+    assert main(["--output", str(tmp_path / "new"), "--preset", "pretrained"]) == 1
+    assert capsys.readouterr().err.startswith("error: `backbone` must be empty")
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--image-shape", "28", "28"], "--image-shape: expected 3 arguments"),
-        (["--margin", "-1"], "`margin` must be greater than 0"),
+        (["--embedding-dim", "0"], "`embedding_dim` must be at least 1"),
+        (["--epochs", "3"], "unrecognized arguments: --epochs 3"),
         (["--run-dir", "run"], "unrecognized arguments: --run-dir run"),
     ],
 )

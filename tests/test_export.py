@@ -97,6 +97,17 @@ def test_another_project_cannot_become_the_next_version(run, tmp_path, capsys):
     assert [path.name for path in Path("saved_models/clothes").iterdir()] == ["1"]
 
 
+@pytest.mark.parametrize("name", ["../outside", "a/b", ".", "..", ""])
+def test_a_name_is_that_of_one_folder(run, capsys, name):
+    with pytest.raises(SystemExit) as stopped:
+        main([run, "--name", name])
+    assert stopped.value.code == 2
+    assert (
+        f"argument --name: expected the name of a folder, not {name!r}" in capsys.readouterr().err
+    )
+    assert not Path("saved_models").exists()
+
+
 def test_name_and_output_exclude_each_other(run, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([run, "--name", "clothes", "--output", "m"])

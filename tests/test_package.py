@@ -19,6 +19,7 @@ PUBLIC = {
     "Dataset",
     "MultiSimilarityLoss",
     "SiameseKerasError",
+    "Split",
     "SupervisedContrastiveLoss",
     "TripletSemiHardLoss",
     "Verifier",

@@ -92,7 +92,9 @@ def test_the_nearest_of_a_gallery(where, url, gallery, pair, capsys, sample, tin
     embeddings = tiny.base_model.predict(sample.test.images[:7], verbose=0)
     distances = np.linalg.norm(embeddings[1:] - embeddings[0], axis=1)
     expected = [(str(gallery / NAMES[i]), distances[i]) for i in np.argsort(distances)]
-    found = json.loads(ask(capsys, pair[0], "--gallery", gallery, *where, "--json"))
+    (answer,) = json.loads(ask(capsys, pair[0], "--gallery", gallery, *where, "--json"))
+    assert answer["query"] == pair[0]
+    found = answer["matches"]
     assert [item["file"] for item in found] == [name for name, _ in expected[:5]]
     np.testing.assert_allclose([item["distance"] for item in found],
                                [distance for _, distance in expected[:5]], atol=1e-5)  # fmt: skip

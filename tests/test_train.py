@@ -321,7 +321,7 @@ def refused(capfd, *arguments):
         (["--seeds", "0,1", "--seed", "3"], 2, "argument --seeds: not allowed with --seed"),
         (["--seeds", "0,1", "--export-dir", "m"], 2, "not allowed with --seed or --export-dir"),
         (["--nonsense"], 2, "unrecognized arguments: --nonsense"),
-        (["--config", "none.json"], 2, "No such file or directory: 'none.json'"),
+        (["--config", "none.json"], 2, "none.json: No such file or directory"),
         (["--data-dir", "missing", "--dataset", "idx"], 1, "`missing` does not exist"),
         (["--dataset", "idx"], 1, "needs the folder of its files: name it with --data-dir"),
         ([*OPTIONS, "--unseen-classes", "hat"], 1, "Received: 'hat'"),

@@ -120,7 +120,9 @@ def load_dataset(
 
     Raises:
         DataError: When the images cannot be found, read, verified, downloaded or split.
-        ArgumentError: When `validation_size` does not fit the dataset, or a class is unknown.
+        ArgumentError: When `validation_size` does not fit the dataset, a class is unknown,
+            `unseen_classes` is a string, or `cache_dir`, `color_mode` or `strict` is given for a
+            dataset without image files.
     """
     check_choice("color_mode", color_mode, ColorMode)
     check_count("image_size", image_size, least=0)
@@ -213,7 +215,10 @@ def _cut(source: Source, name: str, validation_size: int, unseen_classes: Sequen
         )
         if dataset is not None:
             if len(given) > 1:
-                _log.info("Given test and validation images are cut by class like all others.")
+                _log.info(
+                    "The given validation and test images are pooled with the training images, and "
+                    "all are split by class."
+                )
             return dataset
     return cut_dataset(source, name=name, validation_size=validation_size, test_share=TEST_SHARE)
 

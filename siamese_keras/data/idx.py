@@ -125,7 +125,7 @@ def read_idx_folder(
     if train.images.shape[1:] != test.images.shape[1:]:
         raise DataError(f"`{folder}` must hold train and test images of one size.")
     if "emnist" in files[0].name.casefold():
-        _log.warning("EMNIST stores its images with rows and columns exchanged; they are kept so.")
+        _log.warning("EMNIST stores its images transposed; they are left that way.")
     return train, test, numbered_names(splits)
 
 

@@ -92,7 +92,7 @@ def load_pixels(
     _write_cache(folder, state, paths, size, color_mode, progress)
     cached = _read_cache(folder, state)
     if cached is None:
-        raise DataError(f"The cache `{folder}` cannot be read again.")
+        raise DataError(f"The cache `{folder}` was written but cannot be read back.")
     return cached
 
 

@@ -103,8 +103,8 @@ def hold_out_classes(
 
     Returns:
         The dataset without these classes, and the test images of these classes, or None when none
-        are held out. Labels and `class_names` stay as they were. A dataset whose classes are cut
-        already is returned as it is.
+        are held out. Labels and `class_names` stay as they were. A dataset that is split
+        by class already is returned as it is.
 
     Raises:
         ArgumentError: When a class is unknown, fewer than two classes are on either side, or the
@@ -122,7 +122,7 @@ def hold_out_classes(
         named = class_share(unseen_classes[0], dataset.class_names) is None
         if named and not unseen <= set(dataset.test.labels.tolist()):
             raise ArgumentError(
-                "`unseen_classes` must be among the dataset's test classes: it is cut by class "
+                "`unseen_classes` must be among the dataset's test classes: it is split by class "
                 f"already. Received: {', '.join(unseen_classes)}"
             )
         return dataset, None

@@ -62,7 +62,7 @@ class _Classes:
         if len(present) < 2:
             raise DataError(f"`labels` must hold at least two classes. Received: {len(present)}")
         if self.count.max() < 2:
-            raise DataError("Every class has one image; a same pair needs two.")
+            raise DataError("Every class has only one image; a same pair needs two.")
         self.order = np.argsort(self.of, kind="stable")
         self.start = np.cumsum(self.count) - self.count
         self.rank = np.empty_like(self.order)

@@ -187,7 +187,8 @@ class Dataset:
             records. None for images that come from elsewhere.
 
     Raises:
-        DataError: When the splits have images of different shapes or a label has no name.
+        DataError: When the splits have images of different shapes, a label has no name, or `name`
+            cannot be that of a folder.
     """
 
     train: Split
@@ -201,6 +202,8 @@ class Dataset:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", tuple(map(str, self.class_names)))
+        if self.name in ("", ".", "..") or {"/", "\\"} & set(self.name):
+            raise DataError(f"`name` must be the name of a folder. Received: {self.name!r}")
         if _is_unit(self.train.images):
             raise DataError(
                 "Images must be uint8, 0 to 255: do not divide by 255, the model does. Received: "
@@ -231,7 +234,7 @@ class Dataset:
     def __repr__(self) -> str:
         sizes = ", ".join(f"{len(split)} {part}" for part, split in self.splits.items())
         shape = "x".join(map(str, self.image_shape))
-        classes = f"{self.num_classes} classes" + (", cut by class" if self.is_open_set else "")
+        classes = f"{self.num_classes} classes" + (", split by class" if self.is_open_set else "")
         return f"<Dataset {self.name}: {sizes} images of {shape}, {classes}>"
 
     @property

@@ -212,6 +212,9 @@ def _run_tables(run: RunResults) -> dict[str, Any]:
         (name, _shown(value), value != default[name])
         for name, value in dataclasses.asdict(run.config).items()
     ]
+    if run.facts["training"].get("own_base_model"):  # which the settings do not describe
+        unused = run.config.base_model_options()
+        settings = [("base_model", "your own", True), *(s for s in settings if s[0] not in unused)]
     notes = [GROUP_NOTES[name].format(**groups[name]) for name in groups if name in GROUP_NOTES]
     retrieval = {name: run.metrics[name] for name in ("retrieval", "unseen") if "map" in
                  run.metrics.get(name, {})}  # fmt: skip

@@ -70,10 +70,10 @@ def build_base_model(
             and `"max"` pool over all positions, instead of the last 2 x 2 pooling.
         units: Units of the dense ReLU layers between these and the embedding.
         dropout: Dropout rate after each of these dense layers, at least 0 and below 1.
-        embedding_dim: Length of the embedding, at least 1.
+        embedding_dim: Number of dimensions of the embedding, at least 1.
         embedding_activation: Activation of the layer that makes the embedding.
         unit_length: Scale every embedding to Euclidean length 1, so that distances lie in [0, 2].
-        kept_features: Norm of the features that `keep_features` keeps; 0 keeps none.
+        kept_features: Norm of the features that `keep_features` keeps, at least 0; 0 keeps none.
         flip_averaging: Embed an image as `average_flipped` does.
         shift_averaging: Embed an image as `average_shifted` does; `"no"` embeds the image alone.
 

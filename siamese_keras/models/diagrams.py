@@ -60,11 +60,16 @@ def draw_diagrams(
     """Draw the base and the outer model of `config` into `folder` and return the two paths.
 
     Raises:
-        ArgumentError: When a size in `image_shape` is not positive.
+        ArgumentError: When a size in `image_shape` is not positive, or `config` has a `backbone`.
         SiameseKerasError: As `plot_model`.
     """
     if min(image_shape) < 1:
         raise ArgumentError(f"`image_shape` must be positive. Received: image_shape={image_shape}")
+    if config.backbone:
+        raise ArgumentError(
+            "`backbone` must be empty: a pretrained network is too large to draw. Received: "
+            f"backbone={config.backbone!r}"
+        )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     base = build_base_model(image_shape, **config.base_model_options())

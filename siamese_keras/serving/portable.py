@@ -61,8 +61,8 @@ def _check_installed(module: str, format: str) -> None:
         importlib.import_module(module)
     except ImportError:
         raise ArgumentError(
-            f"The format {format} needs the package {module.partition('.')[0]}: "
-            f"pip install 'siamese-keras[{format}]'"
+            f"The format {format} needs the package {module.partition('.')[0]}. In a clone of the "
+            f"repository: pip install -e '.[{format}]'"
         ) from None
 
 

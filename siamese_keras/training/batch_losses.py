@@ -76,15 +76,15 @@ def multi_similarity_loss(
         alpha: Scale of the same pairs.
         beta: Scale of the different pairs.
         base: Cosine similarity that same pairs are to exceed and different pairs not to reach.
-        epsilon: Margin of the mining: only same pairs that are less similar than the most similar
-            different pair plus `epsilon` count, and only different pairs that are more similar than
-            the least similar same pair minus `epsilon`. None counts all.
+        epsilon: Margin of the mining, at least 0: only same pairs that are less similar than the
+            most similar different pair plus `epsilon` count, and only different pairs that are more
+            similar than the least similar same pair minus `epsilon`. None counts all.
 
     Returns:
         float32 `[anchors]`; 0 for an anchor without pairs that count.
 
     Raises:
-        ArgumentError: When the shapes differ.
+        ArgumentError: When the shapes differ, or are not `[anchors, others]`.
 
     Reference:
         Wang et al., "Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning"
@@ -121,7 +121,7 @@ def semi_hard_triplet_loss(
         float32 `[anchors, others]`; 0 at different pairs, and for anchors without different images.
 
     Raises:
-        ArgumentError: When the shapes differ.
+        ArgumentError: When the shapes differ, or are not `[anchors, others]`.
 
     Reference:
         Schroff, Kalenichenko & Philbin, "FaceNet: A Unified Embedding for Face Recognition and
@@ -158,7 +158,7 @@ def supervised_contrastive_loss(
         float32 `[anchors]`; 0 for an anchor without same pairs.
 
     Raises:
-        ArgumentError: When the shapes differ.
+        ArgumentError: When the shapes differ, or are not `[anchors, others]`.
 
     Reference:
         Khosla et al., "Supervised Contrastive Learning" (2020), its loss "out".
@@ -224,6 +224,9 @@ def _mean_over(losses: Any, counted: Any) -> Any:
 class MultiSimilarityLoss(_BatchLoss):
     """`multi_similarity_loss` for `model.compile`, the mean over all anchors.
 
+    `y_true` holds class labels, integers `[batch]` or `[batch, 1]`, and `y_pred` float embeddings
+    `[batch, embedding_dim]`; or they are `different` and `distance`, both `[n, m]`.
+
     Args:
         alpha: As in `multi_similarity_loss`.
         beta: As in `multi_similarity_loss`.
@@ -234,7 +237,8 @@ class MultiSimilarityLoss(_BatchLoss):
         dtype: As in `keras.losses.Loss`.
 
     Raises:
-        ArgumentError: When `alpha` or `beta` is not positive.
+        ArgumentError: When `alpha` or `beta` is not positive; when called, if labels or embeddings
+            have another shape.
 
     Example:
         >>> model.compile("adam", MultiSimilarityLoss())
@@ -279,6 +283,9 @@ class TripletSemiHardLoss(_BatchLoss):
     With labels and embeddings it is `TripletSemiHardLoss` of TensorFlow Addons. The embeddings are
     taken as they are; scale them to length 1 in the model, as there.
 
+    `y_true` holds class labels, integers `[batch]` or `[batch, 1]`, and `y_pred` float embeddings
+    `[batch, embedding_dim]`; or they are `different` and `distance`, both `[n, m]`.
+
     Args:
         margin: As in `semi_hard_triplet_loss`.
         reduction: As in `keras.losses.Loss`.
@@ -286,7 +293,8 @@ class TripletSemiHardLoss(_BatchLoss):
         dtype: As in `keras.losses.Loss`.
 
     Raises:
-        ArgumentError: When `margin` is not positive.
+        ArgumentError: When `margin` is not positive; when called, if labels or embeddings have
+            another shape.
 
     Example:
         >>> model.compile("adam", TripletSemiHardLoss())
@@ -322,6 +330,9 @@ class TripletSemiHardLoss(_BatchLoss):
 class SupervisedContrastiveLoss(_BatchLoss):
     """`supervised_contrastive_loss` for `model.compile`, the mean over anchors with a same pair.
 
+    `y_true` holds class labels, integers `[batch]` or `[batch, 1]`, and `y_pred` float embeddings
+    `[batch, embedding_dim]`; or they are `different` and `distance`, both `[n, m]`.
+
     Args:
         temperature: As in `supervised_contrastive_loss`.
         reduction: As in `keras.losses.Loss`.
@@ -329,7 +340,8 @@ class SupervisedContrastiveLoss(_BatchLoss):
         dtype: As in `keras.losses.Loss`.
 
     Raises:
-        ArgumentError: When `temperature` is not positive.
+        ArgumentError: When `temperature` is not positive; when called, if labels or embeddings have
+            another shape.
 
     Example:
         >>> model.compile("adam", SupervisedContrastiveLoss())

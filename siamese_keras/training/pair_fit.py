@@ -243,7 +243,7 @@ def _batches(config: Config, labels: np.ndarray) -> tuple[int, int]:
     chosen = config.images_per_class or choose_images_per_class(labels, config.batch_size)
     if chosen > 1 and not config.images_per_class:
         _log.info(
-            "There are many classes for a batch: it is drawn %d images of a class at a time "
+            "There are many classes for one batch: images are drawn %d at a time from each class "
             "(images_per_class).",
             chosen,
         )

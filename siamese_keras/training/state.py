@@ -185,8 +185,8 @@ class TrainingState:
         """
         if self._read is not None and self._steps_per_epoch != steps_per_epoch:
             raise ArgumentError(
-                "Epochs must have as many steps as those before, which `min_steps` and `epochs` "
-                f"decide on: {self._steps_per_epoch}. Received: {steps_per_epoch}"
+                "A resumed run must keep its number of steps per epoch, which depends on "
+                f"`min_steps` and `epochs`: {self._steps_per_epoch}. Received: {steps_per_epoch}"
             )
 
 
@@ -214,7 +214,8 @@ def _check_same(before: Config, now: Config, checkpoint: Checkpoint) -> None:
             )
         if now.epochs < (begun := checkpoint.epoch + bool(checkpoint.step)):
             raise ArgumentError(
-                f"`epochs` must be at least those that have begun, {begun}. Received: {now.epochs}"
+                f"`epochs` must be at least {begun}, the number of epochs begun. "
+                f"Received: {now.epochs}"
             )
         return
     if differing:

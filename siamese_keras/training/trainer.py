@@ -98,7 +98,11 @@ def fit(
     Raises:
         ArgumentError: When `run_dir` is not empty, or another training writes to it, or dataset and
             settings do not fit, or are not those of the checkpoint.
-        DataError: When a split has fewer than two classes, or one image of each.
+        DataError: When a split has fewer than two classes or only one image of each, or all
+            checkpoints are damaged.
+        ModelError: When the backbone cannot be loaded, downloaded or built, or `base_model` does
+            not map images to embeddings `[batch, embedding_dim]`.
+        SiameseKerasError: When Keras does not use its TensorFlow backend.
         TrainingError: When the loss is no longer finite, the embedding collapses, another worker is
             lost, or the model does not separate same from different pairs. The models are in
             `run_dir` even then, with the weights of the last good epoch.
@@ -131,7 +135,7 @@ def fit(
             f"`checkpoint_minutes` must be greater than 0. Received: {checkpoint_minutes}"
         )
     if resume and run_dir is None:
-        raise ArgumentError("`resume` needs the `run_dir` of the training to go on with.")
+        raise ArgumentError("`resume` needs the `run_dir` of the run to resume.")
     warn_without_onednn()
     replicas = replicas_for(devices)
     checkpoints = None if run_dir is None else Path(run_dir, "checkpoints")
@@ -166,7 +170,7 @@ def _check_labels(split: Split, part: str) -> None:
     try:
         check_labels(split.labels)
     except DataError as error:
-        raise DataError(f"The {part} images make no pairs. {error}") from None
+        raise DataError(f"No pairs can be drawn from the {part} images. {error}") from None
 
 
 def _begin(folder: Path, config: Config, _: Any = None) -> None:
@@ -187,7 +191,8 @@ def _of_dataset(config: Config, dataset: Dataset) -> Config:
     wanted, before = config.unseen_classes, settings["unseen_classes"]
     if dataset.is_open_set and wanted and wanted != before:
         raise ArgumentError(
-            "`unseen_classes` must be what the dataset was loaded with, whose classes are cut: "
+            "`unseen_classes` must be those that the dataset was loaded with, which is split by "
+            "class already: "
             f"{', '.join(before) or 'none'}. Received: {', '.join(wanted)}"
         )
     settings["unseen_classes"] = wanted or before
@@ -221,6 +226,7 @@ def _fit(
                 "data": dataset.fingerprint,
                 "images": _sizes(seen),
                 "classes": [dataset.class_names[i] for i in np.unique(seen.train.labels)],
+                "own_base_model": base_model is not None,
             },
             history=state.history,
         )

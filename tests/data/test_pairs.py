@@ -171,7 +171,7 @@ def test_half_of_the_pairs_are_same_however_many_classes_have_one_image(single, 
 
 @pytest.mark.parametrize("draw", [evaluation_pairs, calibration_pairs, check_labels])
 def test_classes_of_one_image_alone_make_no_same_pairs(draw):
-    with pytest.raises(DataError, match="Every class has one image; a same pair needs two"):
+    with pytest.raises(DataError, match="Every class has only one image; a same pair needs two"):
         draw(np.arange(5))
 
 

@@ -187,7 +187,7 @@ def test_a_dataset_is_open_set_when_no_test_class_is_trained_on(images, shared):
     test[np.flatnonzero(train)[0]] = shared
     dataset = Dataset(images.take(train), images.take(images.labels == 4), images.take(test), NAMES)
     assert dataset.is_open_set is not shared
-    assert ("cut by class" in repr(dataset)) is not shared
+    assert ("split by class" in repr(dataset)) is not shared
 
 
 def test_a_dataset_refuses_images_of_0_to_1(dataset):
@@ -195,3 +195,9 @@ def test_a_dataset_refuses_images_of_0_to_1(dataset):
     images = dataset.train.images // 200
     with pytest.raises(DataError, match=r"do not divide by 255.* Received: train images of 0 to 1"):
         with_part(dataset, "train", images=images)
+
+
+@pytest.mark.parametrize("name", ["", "..", "my own/photos"])
+def test_a_name_that_no_folder_can_have_is_refused(sample, name):
+    with pytest.raises(DataError, match=r"`name` must be the name of a folder\. Received: "):
+        dataclasses.replace(sample, name=name)

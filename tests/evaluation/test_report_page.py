@@ -45,6 +45,15 @@ def test_it_shows_the_figures_of_the_run(scored):
     assert "filters" in page and "4, 8" in page  # a setting that differs from the preset fast
 
 
+def test_settings_that_do_not_describe_the_users_own_base_model_are_not_shown(run):
+    model = json.loads((run / "model.json").read_text())
+    edit(run / "model.json", training={**model["training"], "own_base_model": True})
+    page = write_run_page(run).read_text()
+    assert "base_model" in page and "your own" in page
+    assert "embedding_dim" not in page and "filters" not in page
+    assert "margin" in page
+
+
 def test_it_needs_no_other_file_and_no_network(scored):
     page = write_run_page(scored).read_text()
     links = re.findall(r"""(?:src|href)=["']?([^"'\s>]+)|url\(([^)]*)\)|@import""", page)

@@ -189,8 +189,8 @@ def test_what_is_not_installed_is_named(small_versions, monkeypatch, tmp_path, f
     with pytest.raises(ArgumentError) as refused:
         load_version(small_versions[form])
     assert str(refused.value) == (
-        f"The format {form} needs the package {package.partition('.')[0]}: "
-        f"pip install 'siamese-keras[{form}]'"
+        f"The format {form} needs the package {package.partition('.')[0]}. In a clone of the "
+        f"repository: pip install -e '.[{form}]'"
     )
     with pytest.raises(ArgumentError, match="needs the package"):
         export(small_model(), CALIBRATION, tmp_path / "m", format=form)

@@ -198,14 +198,18 @@ def test_a_constant_learning_rate_lets_a_finished_training_go_on(sample, tmp_pat
     extended = train(sample, tmp_path / "short", longer, resume=True)
     assert_equal(extended, train(sample, tmp_path / "long", longer))
     assert Config.load(tmp_path / "short" / "config.json") == longer
-    with pytest.raises(ArgumentError, match="`epochs` must be at least those that have begun, 5"):
+    with pytest.raises(
+        ArgumentError, match="`epochs` must be at least 5, the number of epochs begun"
+    ):
         train(sample, tmp_path / "short", config, resume=True)
 
 
 def test_more_epochs_must_not_be_shorter_ones(sample, tmp_path):
     config = dataclasses.replace(CONFIG, schedule="constant", learning_rate=1e-3)
     killed(sample, tmp_path, STEPS + 1, config)
-    with pytest.raises(ArgumentError, match=r"as many steps as those before.*: 10\. Received: 5"):
+    with pytest.raises(
+        ArgumentError, match=r"keep its number of steps per epoch.*: 10\. Received: 5"
+    ):
         train(sample, tmp_path, dataclasses.replace(config, epochs=6), resume=True)
 
 
@@ -214,7 +218,7 @@ def test_a_refusal_leaves_a_finished_run_as_it_was(sample, tmp_path):
     expected = train(sample, tmp_path, config)
     before = {path.name: path.read_bytes() for path in tmp_path.glob("*.json")}
     assert {"config.json", "model.json"} <= set(before)
-    with pytest.raises(ArgumentError, match=r"as many steps as those before"):
+    with pytest.raises(ArgumentError, match=r"keep its number of steps per epoch"):
         train(sample, tmp_path, dataclasses.replace(config, epochs=6), resume=True)
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.json")} == before
     assert_equal(load_verifier(tmp_path), expected)

@@ -98,12 +98,14 @@ def test_the_verifier_tells_what_it_was_trained_on(tiny, sample):
     assert tiny.training["epochs"] == TINY.epochs
     assert tiny.training["interrupted"] is False
     assert tiny.training["fit_seconds"] > 0
+    assert tiny.training["own_base_model"] is False
 
 
 def test_without_a_run_dir_nothing_is_written(sample, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     verifier = fit(sample, SHORT, base_model=own_model(), verbose=0)
     assert list(tmp_path.iterdir()) == []
+    assert verifier.training["own_base_model"] is True
     assert verifier.calibration is not None
     assert verifier.embed(sample.test.images[0]).shape == (4,)
 
@@ -406,7 +408,7 @@ def test_a_test_set_that_cannot_be_scored_is_refused_before_training(sample, tmp
     lonely = sample.test.take(first)
     dataset = dataclasses.replace(sample, test=lonely)
     record = Record()
-    with pytest.raises(DataError, match="Every class has one image"):
+    with pytest.raises(DataError, match="Every class has only one image"):
         fit(dataset, TINY, run_dir=tmp_path / "run", callbacks=[record], verbose=0)
     assert not record.began
     assert not (tmp_path / "run").exists()
@@ -633,7 +635,7 @@ def test_with_many_classes_the_program_says_how_batches_are_drawn(sample, caplog
         fit(sample, config, base_model=own_model(), verbose=0)
     (message,) = own_messages(caplog)
     assert message == (
-        "There are many classes for a batch: it is drawn 4 images of a class at a time "
+        "There are many classes for one batch: images are drawn 4 at a time from each class "
         "(images_per_class)."
     )
 
@@ -678,7 +680,9 @@ def test_validation_classes_decide_and_test_classes_are_not_shown(sample):
 
 def test_classes_that_are_cut_already_are_not_held_out_in_another_way(sample):
     config = dataclasses.replace(TINY, unseen_classes=("50%",))
-    with pytest.raises(ArgumentError, match=r"must be what the dataset was loaded with.* 50%"):
+    with pytest.raises(
+        ArgumentError, match=r"must be those that the dataset was loaded with.* 50%"
+    ):
         fit(by_class(sample), config, verbose=0)
 
 
