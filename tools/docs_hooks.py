@@ -5,6 +5,7 @@ MkDocs calls the functions named `on_...`; see `hooks` in `mkdocs.yml`.
 
 import dataclasses
 from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from latex2mathml.converter import convert
 from mkdocs.structure.files import File
@@ -38,11 +39,22 @@ def on_files(files, config):
 
 def settings():
     """Return a Markdown table of the settings of a training, with the values of preset `fast`."""
+    hints = get_type_hints(Config)
     rows = (
-        f"| `{field.name}` | `{field.default!r}` | {field.metadata['help']} |"
+        f"| `{field.name}` | `{field.default!r}` | {choices(field, hints[field.name])} "
+        f"| {field.metadata['help']} |"
         for field in dataclasses.fields(Config)
     )
-    return "\n".join(["| setting | default | meaning |", "| --- | --- | --- |", *rows])
+    header = ["| setting | default | choices | meaning |", "| --- | --- | --- | --- |"]
+    return "\n".join([*header, *rows])
+
+
+def choices(field, hint):
+    """Return the values of a setting, or their range, where it has such."""
+    if get_origin(hint) is Literal:
+        return ", ".join(f"`{value}`" for value in get_args(hint))
+    limits = field.metadata["limits"].items()
+    return ", ".join(f"{name.replace('_', ' ')} {v}" for name, v in limits if v is not None)
 
 
 def on_page_markdown(markdown, page, **_):
