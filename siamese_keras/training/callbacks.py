@@ -26,6 +26,8 @@ from siamese_keras.training.distribution import Replicas
 from siamese_keras.training.state import TrainingState
 
 _COMPILED_FROM = 2000  # images: compiling takes longer than it saves for fewer
+_CHANCE = 0.6  # ROC-AUC of an embedding that tells nothing is about 0.5
+_COLLAPSED = "all images come close to one point"
 
 
 class ValidationAUC(keras.callbacks.Callback):
@@ -99,15 +101,22 @@ class EpochLines(keras.callbacks.Callback):
         )
 
 
+def small_distance(margin: float) -> float:
+    """Return the mean distance of different pairs below which the embedding has collapsed."""
+    return 0.05 * margin
+
+
 class Guard(keras.callbacks.Callback):
     """Stop a training run that has failed, and say why.
 
-    The weights of the last good epoch are put back, if there is one. When the labels look inverted,
-    there is a warning.
+    The weights of the last good epoch are put back, if there is one. An epoch is good when all
+    weights are finite and the validation images are not embedded close to one point. When the
+    labels look inverted, there is a warning.
 
     Args:
         margin: Margin of the loss: the scale against which a distance is small.
-        good: Weights to put back when the first epoch fails, of a training that is resumed.
+        good: Weights to put back when the first epoch fails, of a training that is resumed after a
+            good epoch.
     """
 
     def __init__(self, margin: float, good: Sequence[np.ndarray] = ()):
@@ -116,6 +125,7 @@ class Guard(keras.callbacks.Callback):
         self.warned = False
         self._good = list(good)
         self._epoch = 0
+        self._figures, self._auc = "", 1.0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Note the epoch."""
@@ -136,19 +146,28 @@ class Guard(keras.callbacks.Callback):
         if not math.isfinite(same + different):
             self._end(f"Distances are no longer numbers after epoch {epoch + 1} ({figures})")
         # In validation distances may be small in the first steps, since the averages that batch
-        # normalization keeps are still far from those of the images.
-        if max(different, logs["different_distance"]) < 0.05 * self.margin:
-            self._end(
-                f"The embedding collapsed in epoch {epoch + 1}: all images come close to one point "
-                f"({figures})"
-            )
+        # normalization keeps are still far from those of the images. In training they are averages
+        # over the epoch, and dropout keeps them apart.
+        is_good = different >= small_distance(self.margin)
+        if not is_good and (self._good or logs["different_distance"] < small_distance(self.margin)):
+            self._end(f"The embedding collapsed in epoch {epoch + 1}: {_COLLAPSED} ({figures})")
+        weights = self.model.get_weights()
+        if not all(np.isfinite(values).all() for values in weights):  # a ReLU may hide them
+            self._end(f"The weights are no longer numbers after epoch {epoch + 1} ({figures})")
         if different < 0.95 * same and not self.warned:
             self.warned = True
             warnings.warn(
                 f"The labels look inverted ({figures}): 1 means different classes, 0 the same.",
                 stacklevel=2,
             )
-        self._good = self.model.get_weights()
+        self._figures, self._auc = figures, logs.get("val_roc_auc", 1.0)
+        if is_good:
+            self._good = weights
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Check that the training did not begin with a collapse and never left it."""
+        if self._epoch and not self._good and self._auc < _CHANCE:
+            self._end(f"The embedding collapsed: {_COLLAPSED} ({self._figures})")
 
     def _end(self, reason: str) -> None:
         kept = "There are no good weights from before."

@@ -39,6 +39,7 @@ from siamese_keras.training.callbacks import (
     StopOnSignal,
     ValidationAUC,
     is_stale,
+    small_distance,
 )
 from siamese_keras.training.distribution import Replicas
 from siamese_keras.training.losses import ContrastiveLoss
@@ -108,6 +109,8 @@ def fit_pairs(
     if (epoch, step) != (first_epoch, 0):
         state.check_steps(steps)
         state.restore(model, metrics)
+    spread = max(state.history.get("val_different_distance", ()), default=0.0)
+    had_good_epoch = epoch > 0 and spread >= small_distance(config.margin)
     replicas.check_equal([dataclasses.asdict(config), dataset.fingerprint, epoch, step])
     pairs = functools.partial(
         pairs_of, kind=config.pairs, batch_size=batch_size, images_per_class=images_per_class
@@ -162,7 +165,7 @@ def fit_pairs(
             ),
             *callbacks,
             History(state.history, history_file),
-            Guard(config.margin, model.get_weights() if epoch or step else ()),
+            Guard(config.margin, model.get_weights() if had_good_epoch else ()),
             KeepBest(state, patience=config.early_stopping, keep_weights=config.keep == "best"),
             Checkpoints(
                 state,

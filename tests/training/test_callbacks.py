@@ -216,3 +216,42 @@ def test_the_line_of_an_epoch_is_short(capsys):
     out, err = capsys.readouterr()
     assert out == "epoch 10/12  loss 0.1235  validation: loss 0.2000, ROC-AUC 0.9877  0 s\n"
     assert err == ""
+
+
+def fallen(epoch_figures):
+    """Return the figures of an epoch whose validation images lie close to one point."""
+    return {**epoch_figures, "val_same_distance": 0.001, "val_different_distance": 0.002}
+
+
+def test_a_collapse_that_dropout_hides_in_training_ends_the_training():
+    callback = guard()
+    callback.on_epoch_end(0, logs(0.4, 1.1))
+    callback.model.set_weights([np.ones((1, 1))])
+    with pytest.raises(
+        TrainingError, match=r"collapsed in epoch 2.*The last good weights are kept"
+    ):
+        callback.on_epoch_end(1, fallen(logs(0.4, 1.1)))
+    assert callback.model.get_weights() == [0.0]
+
+
+@pytest.mark.parametrize(("auc", "collapsed"), [(0.503, True), (0.8, False)])
+def test_a_training_that_never_leaves_its_first_collapse_ends_with_an_error(auc, collapsed):
+    callback = guard()
+    for epoch in range(2):
+        callback.on_epoch_begin(epoch)
+        callback.on_epoch_end(epoch, {**fallen(logs(0.4, 1.1)), "val_roc_auc": auc})
+    if not collapsed:
+        callback.on_train_end()
+        return
+    with pytest.raises(TrainingError, match=r"The embedding collapsed: .*no good weights"):
+        callback.on_train_end()
+
+
+def test_weights_that_are_not_finite_are_never_the_last_good_ones():
+    """A ReLU may hide them from the distances."""
+    callback = guard()
+    callback.on_epoch_end(0, logs(0.4, 1.1))
+    callback.model.set_weights([np.full((1, 1), np.nan)])
+    with pytest.raises(TrainingError, match=r"weights are no longer numbers after epoch 2"):
+        callback.on_epoch_end(1, logs(0.4, 1.1))
+    assert callback.model.get_weights() == [0.0]
