@@ -22,6 +22,7 @@ class TrainingState:
     Args:
         config: Settings of the training.
         data: Fingerprint of the dataset.
+        own_base_model: Whether the user gave the base model, which the settings do not describe.
         folder: Folder of the checkpoints; without it there are none.
         writes: Whether to write them, and not only read one.
 
@@ -37,7 +38,13 @@ class TrainingState:
     """
 
     def __init__(
-        self, config: Config, data: str, folder: Path | None = None, *, writes: bool = True
+        self,
+        config: Config,
+        data: str,
+        folder: Path | None = None,
+        *,
+        own_base_model: bool = False,
+        writes: bool = True,
     ) -> None:
         self.history: dict[str, list[float]] = {}
         self.best_auc = -1.0
@@ -47,6 +54,7 @@ class TrainingState:
         self.saved = False
         self.has_folder = writes and folder is not None
         self._config, self._data, self._folder = config, data, folder
+        self._own_base_model = own_base_model
         self._read: Checkpoint | None = None
         self._steps_per_epoch = 0
         self._seconds_before = 0.0
@@ -65,7 +73,8 @@ class TrainingState:
         """Take the state of the newest checkpoint, if there is one.
 
         Raises:
-            ArgumentError: When it is of other settings or of another dataset.
+            ArgumentError: When it is of other settings, of another dataset, or of a base model that
+                the user gave, where this one is built by the settings, or the other way round.
             DataError: When all checkpoints are damaged.
         """
         if self._folder is None or (checkpoint := newest_checkpoint(self._folder)) is None:
@@ -82,6 +91,12 @@ class TrainingState:
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise DataError(f"The checkpoints in `{self._folder}` are damaged: {error}") from None
         _check_same(before, self._config, checkpoint)
+        own = facts.get("own_base_model", self._own_base_model)  # earlier versions did not note it
+        if own != self._own_base_model:
+            raise ArgumentError(
+                "`base_model` must be given to `fit` again when a training with one is resumed, "
+                f"and only then. Received: {'a' if self._own_base_model else 'no'} `base_model`"
+            )
         if data != self._data:
             raise ArgumentError(
                 "The dataset must be the one that the training began with. Its fingerprint: "
@@ -167,6 +182,7 @@ class TrainingState:
         facts = {
             "config": dataclasses.asdict(self._config),
             "data": self._data,
+            "own_base_model": self._own_base_model,
             "steps_per_epoch": steps_per_epoch,
             "history": self.history,
             "best_auc": self.best_auc,

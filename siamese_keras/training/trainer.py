@@ -139,7 +139,13 @@ def fit(
     warn_without_onednn()
     replicas = replicas_for(devices)
     checkpoints = None if run_dir is None else Path(run_dir, "checkpoints")
-    state = TrainingState(config, dataset.fingerprint, checkpoints, writes=replicas.is_chief)
+    state = TrainingState(
+        config,
+        dataset.fingerprint,
+        checkpoints,
+        own_base_model=base_model is not None,
+        writes=replicas.is_chief,
+    )
     with contextlib.ExitStack() as stack:
         folder = None
         if run_dir is not None and replicas.is_chief:

@@ -8,7 +8,7 @@ import pytest
 from helpers.backbones import write_backbone
 from helpers.tiny import TINY
 
-from siamese_keras import Config, fit, load_verifier
+from siamese_keras import Config, build_base_model, fit, load_verifier
 from siamese_keras.errors import ArgumentError, DataError, ModelError, TrainingError
 from siamese_keras.evaluation.protocol import validation_auc
 from siamese_keras.files import read_columns
@@ -303,3 +303,16 @@ def test_training_stops_early_and_keeps_the_best_weights(sample, tmp_path):
     assert validation_auc(verifier.embed, sample.validation) == pytest.approx(auc[1], abs=1e-3)
     again = train(sample, tmp_path, config, resume=True)  # and does not go on
     assert_equal(again, verifier)
+
+
+def test_a_base_model_of_the_users_own_must_be_given_again(sample, tmp_path):
+    """Another network with variables of the same shapes would train in its place."""
+    options = {**TINY.base_model_options(), "embedding_activation": "tanh"}
+    own = build_base_model(sample.image_shape, **options)
+    fit(sample, TINY, base_model=own, run_dir=tmp_path, verbose=0)
+    (tmp_path / "model.json").unlink()
+    before = (tmp_path / "outer.keras").read_bytes()
+    with pytest.raises(ArgumentError, match=r"`base_model` must be given .* Received: no"):
+        fit(sample, TINY, run_dir=tmp_path, resume=True, verbose=0)
+    assert (tmp_path / "outer.keras").read_bytes() == before
+    fit(sample, TINY, base_model=own, run_dir=tmp_path, resume=True, verbose=0)
