@@ -1,5 +1,7 @@
 """Exact search: the answers of a plain loop, whatever the sizes of the blocks."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -73,3 +75,30 @@ def test_too_many_near_pairs_are_refused(monkeypatch):
     assert len(near_pairs(np.zeros((5, 2), np.float32), 0.5)[0]) == 10
     with pytest.raises(DataError, match=r"More than 10 pairs are within a distance of 0\.5: set a"):
         near_pairs(np.zeros((6, 2), np.float32), 0.5)
+
+
+def test_a_copy_that_was_multiplied_by_other_code_is_found(rng):
+    """Embeddings of one image in a batch of one and in a larger one differ by up to 2e-6."""
+    embeddings = rng.normal(size=(50, 64)).astype(np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    copy = embeddings[7].copy()
+    copy[0] += 2e-6
+    left, right, _ = near_pairs(np.concatenate([embeddings, [copy]]), 0.0)
+    assert (left.tolist(), right.tolist()) == ([7], [50])
+
+
+def test_all_pairs_within_a_distance_beyond_float32(rng):
+    left, *_ = near_pairs(rng.normal(size=(5, 3)).astype(np.float32), 1e30)
+    assert len(left) == 10
+
+
+def test_many_equally_near_embeddings_are_found_in_their_order_a_part_at_a_time(monkeypatch):
+    monkeypatch.setattr(module, "_CELLS", 500)
+    gallery = np.zeros((300, 4), np.float32)
+    indices, distances = nearest(np.zeros((9, 4), np.float32), gallery, 7)
+    np.testing.assert_array_equal(indices, [range(7)] * 9)
+    assert not distances.any()
+    tracemalloc.start()
+    nearest(np.zeros((200, 4), np.float32), np.zeros((20_000, 4), np.float32), 5)
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
