@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -70,10 +71,33 @@ def model_fingerprint(embed: Embed) -> np.ndarray:
 
 def is_same_model(index: Index, fingerprint: np.ndarray, *, invert: bool) -> bool:
     """Return whether an index is of the model with this fingerprint."""
-    if index.invert != invert or index.fingerprint.shape != fingerprint.shape:
+    return index.invert == invert and _are_equal(index.fingerprint, fingerprint)
+
+
+def _are_equal(fingerprint: np.ndarray, other: np.ndarray) -> bool:
+    if fingerprint.shape != other.shape:
         return False
-    limit = _PROBE_TOLERANCE * max(1.0, float(np.abs(fingerprint).max()))
-    return bool(np.abs(index.fingerprint - fingerprint).max() <= limit)
+    limit = _PROBE_TOLERANCE * max(1.0, float(np.abs(other).max()))
+    return bool(np.abs(fingerprint - other).max() <= limit)
+
+
+@contextlib.contextmanager
+def one_model(embed: Embed) -> Iterator[np.ndarray]:
+    """Make sure that one model embeds all images of a block: a server may switch to another one.
+
+    Args:
+        embed: Function of many images, `Verifier.embed`.
+
+    Yields:
+        The model's fingerprint.
+
+    Raises:
+        ModelError: After the block, when it is that of another model then.
+    """
+    fingerprint = model_fingerprint(embed)
+    yield fingerprint
+    if not _are_equal(fingerprint, model_fingerprint(embed)):
+        raise ModelError("The server switched to another model meanwhile: try again.")
 
 
 def build_index(
@@ -109,23 +133,23 @@ def build_index(
             f"The existing index is of another folder, `{before.folder}`: delete it, or write to "
             f"another file. Received: `{folder}`"
         )
-    fingerprint = model_fingerprint(embed)
-    if before is not None and not is_same_model(before, fingerprint, invert=invert):
-        reason = "another model"
-        if before.invert != invert:
-            reason = f"{'' if before.invert else 'no '}inverted images"
-        _log.warning("The existing index is of %s: embedding all images again.", reason)
-        before = None
-    files = gallery_files(folder)
-    states = [_state(path) for path in files]
-    names = [path.relative_to(folder).as_posix() for path in files]
-    known: dict[tuple[str, int, int], int] = {}
-    if before is not None:
-        columns = (before.names.tolist(), before.sizes.tolist(), before.mtimes.tolist())
-        known = {key: i for i, key in enumerate(zip(*columns, strict=True))}
-    old = [known.get((name, *state)) for name, state in zip(names, states, strict=True)]
-    new = [i for i, place in enumerate(old) if place is None]
-    read, embedded = embed_files(embed, [files[i] for i in new], batch_size, progress)
+    with one_model(embed) as fingerprint:
+        if before is not None and not is_same_model(before, fingerprint, invert=invert):
+            reason = "another model"
+            if before.invert != invert:
+                reason = f"{'' if before.invert else 'no '}inverted images"
+            _log.warning("The existing index is of %s: embedding all images again.", reason)
+            before = None
+        files = gallery_files(folder)
+        states = [_state(path) for path in files]
+        names = [path.relative_to(folder).as_posix() for path in files]
+        known: dict[tuple[str, int, int], int] = {}
+        if before is not None:
+            columns = (before.names.tolist(), before.sizes.tolist(), before.mtimes.tolist())
+            known = {key: i for i, key in enumerate(zip(*columns, strict=True))}
+        old = [known.get((name, *state)) for name, state in zip(names, states, strict=True)]
+        new = [i for i, place in enumerate(old) if place is None]
+        read, embedded = embed_files(embed, [files[i] for i in new], batch_size, progress)
     kept = {i: place for i, place in enumerate(old) if place is not None}
     places = [*kept, *(new[i] for i in read)]
     check_not_empty(folder, places)
@@ -143,8 +167,6 @@ def build_index(
         fingerprint=fingerprint,
         invert=invert,
     )
-    if not is_same_model(index, model_fingerprint(embed), invert=invert):
-        raise ModelError("The server switched to another model meanwhile: index the folder again.")
     gone = 0 if before is None else len(set(before.names.tolist()) - set(index.names.tolist()))
     return index, Changes(embedded=len(read), kept=len(kept), removed=gone)
 

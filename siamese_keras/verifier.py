@@ -7,6 +7,7 @@ package; half of it is documentation.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -31,6 +32,7 @@ from siamese_keras.gallery_index import (
     Index,
     build_index,
     check_index,
+    one_model,
     read_index,
     warn_of_changes,
     write_index,
@@ -277,17 +279,19 @@ class Verifier:
             RequestError: When a file is not an image that can be decoded, which the message names,
                 an exported model refuses the shape of an array, or an embedding is not finite.
             OSError: When a file cannot be read.
-            ModelError: When the model does not answer.
+            ModelError: When the model does not answer, or a server switches to another one.
         """
         images = as_images(images)
         self._check_shape(images)
         parts: list[np.ndarray] = []
         done = 0
-        for batch, names in self._batches(images):
-            parts.append(self._embed_batch(batch, names))
-            done += len(names)
-            if progress is not None:
-                progress(done, len(images))
+        is_one_request = len(images) <= self._model.batch_size
+        with contextlib.nullcontext() if is_one_request else self._one_model():
+            for batch, names in self._batches(images):
+                parts.append(self._embed_batch(batch, names))
+                done += len(names)
+                if progress is not None:
+                    progress(done, len(images))
         embeddings = np.concatenate(parts)
         return embeddings[0] if images.is_single else embeddings
 
@@ -324,6 +328,11 @@ class Verifier:
         if left.is_single:
             columns = [column[0] for column in columns]
         return Comparison(*columns)
+
+    def _one_model(self) -> contextlib.AbstractContextManager[Any]:
+        """Refuse embeddings of several models, which a server may switch between."""
+        is_server = self._model.image_shape is None
+        return one_model(self.embed) if is_server else contextlib.nullcontext()
 
     def _batches(self, images: ImageInput) -> Iterator[tuple[Batch, list[str]]]:
         model = self._model
@@ -428,7 +437,8 @@ class Verifier:
             DataError: When `folder` has no image that can be read.
             Others: as `embed`.
         """
-        return embed_folder(self.embed, expanded(folder), self._model.batch_size, progress)
+        with self._one_model():
+            return embed_folder(self.embed, expanded(folder), self._model.batch_size, progress)
 
     def open_gallery(
         self,
@@ -496,10 +506,11 @@ class Verifier:
                 gallery = self._read_index(gallery)
         elif isinstance(gallery, Index):
             check_index(gallery, gallery.folder, self.embed, invert=self.invert)
-        return search(
-            self.embed, query, gallery, top=top, batch_size=self._model.batch_size, within=within,
-            progress=progress,
-        )  # fmt: skip
+        with self._one_model():
+            return search(
+                self.embed, query, gallery, top=top, batch_size=self._model.batch_size,
+                within=within, progress=progress,
+            )  # fmt: skip
 
     def near_duplicates(
         self,

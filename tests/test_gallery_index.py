@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from siamese_keras import fit, load_verifier
+from siamese_keras import Verifier, fit, load_verifier
 from siamese_keras.errors import ArgumentError, DataError, ModelError
 from siamese_keras.gallery_index import Changes, build_index, read_index, write_index
 
@@ -137,10 +137,39 @@ def test_a_server_that_changes_its_model_meanwhile_makes_no_index(tiny, folder):
         asked.append(images)
         return tiny.embed(images) * (1 if len(asked) == 1 else -1)
 
-    with pytest.raises(
-        ModelError, match="switched to another model meanwhile: index the folder again"
-    ):
+    with pytest.raises(ModelError, match="switched to another model meanwhile: try again"):
         build_index(embed, folder, batch_size=4)
+
+
+class Switching:
+    """A server that answers with another model after some requests."""
+
+    batch_size, image_shape = 4, None
+
+    def __init__(self, model, requests):
+        self.model, self.requests = model, requests
+
+    def embed(self, images):
+        self.requests -= 1
+        return self.model.embed(images) * (1 if self.requests >= 0 else -1)
+
+    def compare(self, left, right):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("requests", [1, 2, 3])
+def test_a_server_that_changes_its_model_meanwhile_answers_no_search(tiny, folder, requests):
+    query, files = folder / "0.png", [folder / name for name in NAMES]
+    for ask in (
+        lambda served: served.search(query, folder),
+        lambda served: served.search(query, files),
+        lambda served: served.embed_folder(folder),
+        lambda served: served.with_threshold(0.1).near_duplicates(folder),
+        lambda served: served.embed(files),
+    ):
+        with pytest.raises(ModelError, match="switched to another model meanwhile: try again"):
+            ask(Verifier(Switching(tiny, requests), None))
+        ask(Verifier(Switching(tiny, 99), None))
 
 
 def test_an_index_of_inverted_images_is_another_one(tiny, tiny_run, folder, tmp_path):
@@ -349,3 +378,11 @@ def test_an_opened_index_of_another_model_is_refused(tiny, exported, folder):
     opened = load_verifier(exported, invert=True).open_gallery(folder)
     with pytest.raises(ModelError, match="was made with --invert"):
         tiny.search(folder / "0.png", opened)
+
+
+def test_a_model_of_long_embeddings_is_the_same_one_up_to_rounding(tiny, folder):
+    index, _ = build_index(lambda images: 1000 * tiny.embed(images), folder, batch_size=4)
+    _, changes = build_index(
+        lambda images: 1000.2 * tiny.embed(images), folder, batch_size=4, before=index
+    )
+    assert changes == Changes(embedded=0, kept=6, removed=0)
