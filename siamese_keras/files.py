@@ -20,6 +20,7 @@ from siamese_keras.errors import ArgumentError, DataError
 LAST_MTIME = 2**63 - 1  # nanoseconds, in the year 2262: the last time of change in an int64
 COMMAND = "command.json"  # in the folder of a run: what `siamese-keras train` was asked for
 _LOCK = ".lock"
+_WRITING = ".writing-"
 _NEW = {_LOCK, COMMAND}  # what may be in the folder of a new training
 _BEGUN = {*_NEW, "config.json", "tensorboard"}  # and of one that has written no checkpoint yet
 
@@ -38,9 +39,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     A file that was at `path` stays as it was until then, and for good when the block fails. The
     content is on the disk before the name is: a power failure leaves one of the two files, whole.
+    A symbolic link stays one: the file that it names is replaced.
     """
-    path = Path(path)
-    folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=path.parent))
+    path = Path(os.path.realpath(path)) if Path(path).is_symlink() else Path(path)
+    folder = _temporary_folder(path.parent)
     try:
         yield folder / path.name
         _to_disk(folder / path.name)
@@ -49,6 +51,28 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             _to_disk(path.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _temporary_folder(parent: Path) -> Path:
+    """Make a hidden folder whose name says which process writes there."""
+    return Path(tempfile.mkdtemp(prefix=f"{_WRITING}{os.getpid()}-", dir=parent))
+
+
+def _is_left_over(folder: Path) -> bool:
+    """Return whether the process that wrote to a temporary folder of this machine has ended.
+
+    One with the number of this process has: in a container, each program may get the same number.
+    """
+    process = folder.name.removeprefix(_WRITING).partition("-")[0]
+    if os.name != "posix" or not process.isdecimal() or int(process) == os.getpid():
+        return True
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:  # another user's
+        pass
+    return False
 
 
 def _to_disk(path: Path) -> None:
@@ -72,11 +96,11 @@ def writing_folder(parent: Path, *, stale_seconds: float) -> Iterator[Path]:
             writing takes.
     """
     parent.mkdir(parents=True, exist_ok=True)
-    for path in parent.glob(".writing-*"):
+    for path in parent.glob(f"{_WRITING}*"):
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > stale_seconds:
+            if time.time() - path.stat().st_mtime > stale_seconds and _is_left_over(path):
                 shutil.rmtree(path)
-    folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=parent))
+    folder = _temporary_folder(parent)
     try:
         yield folder
     finally:
@@ -109,7 +133,7 @@ def locked_run(path: str | os.PathLike[str], *, resume: bool = False) -> Iterato
     if not resume:
         path.mkdir(parents=True, exist_ok=True)
     names = {e.name for e in path.iterdir()} if path.is_dir() else set()
-    names = {name for name in names if not name.startswith(".writing-")}
+    names = {name for name in names if not name.startswith(_WRITING)}
     if not resume and names - _NEW:
         raise ArgumentError(f"`run_dir` must be a new or empty folder. Received: `{path}`")
     if resume and not (names & {"checkpoints", COMMAND} or (names and names <= _BEGUN)):
@@ -120,8 +144,9 @@ def locked_run(path: str | os.PathLike[str], *, resume: bool = False) -> Iterato
     except filelock.Timeout:
         raise ArgumentError(f"Another training run is writing to `{path}`.") from None
     try:
-        for left in (*path.glob(".writing-*"), *path.glob("checkpoints/.writing-*")):
-            shutil.rmtree(left, ignore_errors=True)  # by a training that was killed
+        for left in (*path.glob(f"{_WRITING}*"), *path.glob(f"checkpoints/{_WRITING}*")):
+            if _is_left_over(left):  # by a training that was killed
+                shutil.rmtree(left, ignore_errors=True)
         yield path
     finally:
         lock.release()

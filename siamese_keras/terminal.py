@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+
+_LOCK = threading.RLock()  # standard error is the process's: one thread at a time redirects it
 
 
 @contextlib.contextmanager
@@ -16,6 +19,11 @@ def held_stderr() -> Iterator[None]:
     Some libraries print before they read any setting, so only the file descriptor can be
     redirected.
     """
+    with _LOCK:
+        yield from _held_stderr()
+
+
+def _held_stderr() -> Iterator[None]:
     try:
         stderr = os.dup(2)
     except OSError:  # it is closed

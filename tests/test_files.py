@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from siamese_keras.files import (
     read_columns,
     write_columns,
     write_json,
+    writing_folder,
 )
 
 
@@ -177,3 +179,26 @@ def test_damaged_columns_are_named(tmp_path, text):
     (tmp_path / "history.csv").write_text(text)
     with pytest.raises(DataError, match=r"history\.csv` must hold columns of numbers"):
         read_columns(tmp_path / "history.csv")
+
+
+def test_what_another_program_is_writing_into_a_run_is_left_alone(tmp_path):
+    """As `predict --pairs` does while a training there is resumed, or a model is saved."""
+    with subprocess.Popen(["sleep", "60"]) as other:
+        theirs = tmp_path / f".writing-{other.pid}-abc"
+        theirs.mkdir()
+        os.utime(theirs, (0, 0))
+        (tmp_path / "config.json").touch()
+        with locked_run(tmp_path, resume=True), writing_folder(tmp_path, stale_seconds=1):
+            assert theirs.is_dir()
+        other.kill()
+    with locked_run(tmp_path, resume=True):
+        assert not theirs.exists()
+
+
+def test_a_symbolic_link_stays_one(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link.json").symlink_to(tmp_path / "data" / "real.json")
+    write_json(tmp_path / "link.json", 1)
+    write_json(tmp_path / "link.json", 2)
+    assert (tmp_path / "link.json").is_symlink()
+    assert (tmp_path / "data" / "real.json").read_text() == "2\n"

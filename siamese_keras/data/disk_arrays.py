@@ -86,7 +86,8 @@ def _on_disk(
         result = new_array(temporary / keep.name, shape, like.dtype)
         _fill(result, chunks)
         result.flush()
-        with contextlib.suppress(PermissionError):  # Windows: another program has it open
+        # Windows: another program has it open; or somebody has deleted the cache.
+        with contextlib.suppress(PermissionError, FileNotFoundError):
             (temporary / keep.name).replace(keep)
     return result
 

@@ -99,3 +99,20 @@ def test_pairs_of_images_on_disk_are_the_same(images, on_disk, kind):
             np.testing.assert_array_equal(inputs[side], others[side])
             assert others[side].shape[1:] == (3, 2, 1)
         np.testing.assert_array_equal(different, same)
+
+
+def test_a_cache_that_is_deleted_meanwhile_does_not_end_the_program(images, on_disk, tmp_path):
+    (tmp_path / "cache").mkdir()
+    array, keep = on_disk(images, "cache/array.npy"), tmp_path / "cache" / "split.npy"
+    indices = np.arange(2000, 0, -1)
+
+    class Deleting(np.memmap):
+        """An array whose folder is deleted when it is read."""
+
+        def __getitem__(self, key):
+            for path in (tmp_path / "cache").rglob("split.npy"):
+                path.unlink()
+            return np.asarray(super().__getitem__(key))
+
+    found = taken(array.view(Deleting), indices, keep)
+    np.testing.assert_array_equal(found, images[indices])
