@@ -114,7 +114,8 @@ def jpeg_orientation(content: tf.Tensor) -> tf.Tensor:
         return (kind > 0xFF01) & (kind != 0xFFDA) & ~is_exif(at)
 
     def next_segment(at: tf.Tensor) -> tuple[tf.Tensor]:
-        return (at + 2 + number(at + 2, 2),)
+        is_fill = number(at, 2) == 0xFFFF  # before a segment may come any number of 0xff
+        return (tf.where(is_fill, at + 1, at + 2 + number(at + 2, 2)),)
 
     (at,) = tf.while_loop(
         goes_on, next_segment, (tf.constant(2),), maximum_iterations=_MAX_SEGMENTS
@@ -126,7 +127,11 @@ def jpeg_orientation(content: tf.Tensor) -> tf.Tensor:
 
     def stated(entry: tf.Tensor) -> tf.Tensor:
         is_orientation = number(entry, 2, little=little) == 0x0112
-        return tf.where(is_orientation, number(entry + 8, 2, little=little), 0)
+        kind, value = number(entry + 2, 2, little=little), tf.constant(0)
+        for kinds, length in ((6,), 1), ((3, 8), 2), ((4, 9), 4):  # the integers that Pillow takes
+            is_kind = tf.reduce_any(kind == kinds)
+            value = tf.where(is_kind, number(entry + 8, length, little=little), value)
+        return tf.where(is_orientation, value, 0)
 
     found = tf.reduce_max(tf.concat([[0], tf.map_fn(stated, entries)], 0))
     return tf.where(is_exif(at) & (found >= 1) & (found <= 8), found, 1)

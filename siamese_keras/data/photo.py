@@ -193,6 +193,7 @@ def portable(content: bytes, pixels: np.ndarray) -> bytes:
     """
     is_jpeg = content.startswith(b"\xff\xd8\xff")
     is_png = content.startswith(b"\x89PNG") and content[24] <= 8 and b"eXIf" not in content
+    is_png &= b"IEND" in content  # the graph refuses a file that ends before
     width, height = photo_size(content)
     if (is_jpeg or is_png) and width * height <= MAX_PIXELS:
         return content

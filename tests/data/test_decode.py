@@ -176,17 +176,31 @@ def test_eager_and_in_a_pipeline_are_equal(rng):
 decode_in_graph = tf.function(decode_image, input_signature=[tf.TensorSpec([], tf.string)])
 
 
-def with_exif(content: bytes, orientation: int, *, little: bool = True, before: int = 0) -> bytes:
-    """Put an EXIF segment into a JPEG file, behind `before` segments of other kinds."""
+def with_exif(
+    content: bytes,
+    orientation: int,
+    *,
+    little: bool = True,
+    before: int = 0,
+    form: int = 3,
+    fill: int = 0,
+) -> bytes:
+    """Put an EXIF segment into a JPEG file, behind `before` segments of other kinds.
+
+    The orientation is an integer of a TIFF type, `form`; `fill` bytes come before the segment.
+    """
     kind = "<" if little else ">"
-    entries = [(0x010F, 2, 4, b"Ab\0\0"), (0x0112, 3, 1, struct.pack(f"{kind}HH", orientation, 0))]
+    value = struct.pack(
+        kind + {1: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i"}[form], orientation
+    )
+    entries = [(0x010F, 2, 4, b"Ab\0\0"), (0x0112, form, 1, value.ljust(4, b"\0"))]
     table = struct.pack(f"{kind}H", len(entries))
     for tag, form, count, value in entries:
         table += struct.pack(f"{kind}HHI", tag, form, count) + value
     header = (b"II*\0" if little else b"MM\0*") + struct.pack(f"{kind}I", 8)
     exif = b"Exif\0\0" + header + table + bytes(4)
     segments = before * (b"\xff\xe2" + struct.pack(">H", 20) + bytes(18))
-    segments += b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    segments += fill * b"\xff" + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
     return content[:2] + segments + content[2:]
 
 
@@ -202,6 +216,17 @@ def test_the_orientation_of_a_jpeg_is_applied(orientation, little, before, rng):
     with Image.open(io.BytesIO(content)) as image:
         expected = np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))
     np.testing.assert_array_equal(turned, expected)
+
+
+@pytest.mark.parametrize("form", [1, 3, 4, 6, 7, 8, 9])
+@pytest.mark.parametrize(("little", "fill"), [(True, 0), (False, 0), (False, 3)])
+def test_an_orientation_of_any_type_is_read_as_pillow_reads_it(form, little, fill, rng):
+    pixels = rng.integers(0, 256, (5, 8, 3), np.uint8)
+    plain = file(Image.fromarray(pixels), "JPEG")
+    content = with_exif(plain, 6, little=little, form=form, fill=fill)
+    with Image.open(io.BytesIO(content)) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))
+    np.testing.assert_array_equal(decode_in_graph(tf.constant(content)).numpy(), expected)
 
 
 @pytest.mark.parametrize("cut", [12, 20, 30, 40, 60])
