@@ -46,9 +46,10 @@ class KerasEmbedder:
     def embed(self, images: Batch) -> np.ndarray:
         """Return the embeddings of uint8 images `image_shape`, float32 `[n, embedding_dim]`."""
         if len(images) == self.batch_size:
-            return self._base.predict_on_batch(images)
-        # Compiling for another batch size takes longer than it saves.
-        return np.asarray(self._base(images, training=False))
+            embeddings = self._base.predict_on_batch(images)
+        else:  # compiling for another batch size takes longer than it saves
+            embeddings = self._base(images, training=False)
+        return np.asarray(embeddings).astype(np.float32, copy=False)  # of float16 as well
 
     def compare(self, left: Batch, right: Batch) -> dict[str, np.ndarray]:
         """Refuse: only an exported model holds a calibration of its own."""

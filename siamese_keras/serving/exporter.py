@@ -183,7 +183,7 @@ def verify(
 
     Raises:
         ModelError: When a distance, embedding or similarity differs by more than `tolerance`
-            (relative beyond 1), or a decision differs.
+            (relative to the largest value of a row beyond 1), or a decision differs.
     """
     ask = load_version(path)
     base = base_model_of(outer)
@@ -208,7 +208,9 @@ def verify(
         answer = ask(signature, inputs)
         for name, values in expected[signature].items():
             found = answer[name].astype(np.float64)
-            difference = np.max(np.abs(found - values) / np.maximum(1, np.abs(values)))
+            rows = np.abs(values.reshape(len(values), -1)).max(axis=1)
+            scale = np.maximum(1, rows).reshape(-1, *[1] * (values.ndim - 1))
+            difference = np.max(np.abs(found - values) / scale)
             # A pair at the very threshold may be decided either way.
             clear = np.abs(distance - calibration.threshold) > tolerance
             if name == "same":

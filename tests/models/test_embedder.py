@@ -52,3 +52,16 @@ def test_without_a_calibration_nothing_is_compared(embedder, sample):
 )
 def test_fewer_large_images_are_embedded_at_a_time(shape, expected):
     assert batch_size_of(shape) == expected
+
+
+@pytest.mark.parametrize("number", [3, 500])
+def test_embeddings_of_a_model_in_half_precision_are_float32(number):
+    base = keras.Sequential(
+        [
+            keras.Input((8, 8, 1), dtype="uint8"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(4, dtype="mixed_float16"),
+        ]
+    )
+    embeddings = KerasEmbedder(base).embed(np.ones((number, 8, 8, 1), np.uint8))
+    assert embeddings.dtype == np.float32

@@ -357,3 +357,23 @@ def test_a_killed_export_leaves_no_version(outer, tmp_path, monkeypatch):
     os.utime(leftover, (two_hours_ago, two_hours_ago))
     assert export(outer, CALIBRATION, killed).name == "2"
     assert listing(killed) == {"1", "2"}
+
+
+@pytest.mark.usefixtures("without_files")
+def test_rounding_of_long_embeddings_is_no_difference(tmp_path):
+    """A small value of a long embedding carries the rounding of the whole."""
+    base = keras.Sequential(
+        [
+            keras.Input((28, 28, 1), dtype="uint8", name="image"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(4, use_bias=False),
+        ],
+        name="base",
+    )
+    kernel = np.random.default_rng(0).normal(size=(784, 4)) * [100, 1e-3, 1e-3, 1e-3]
+    base.layers[-1].set_weights([kernel])
+    outer, calibration = build_outer_model(base), Calibration(1.0, 1.0)
+    version = export(outer, calibration, tmp_path)
+    kernel[:, 1] += 1e-7  # 1e-3 in a value of about 1, and 1e-9 of the length of the embedding
+    base.layers[-1].set_weights([kernel])
+    verify(outer, calibration, version)
