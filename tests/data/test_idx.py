@@ -181,4 +181,4 @@ def test_files_are_found_under_their_customary_names(tmp_path, write, caplog):
     ):
         np.testing.assert_array_equal(split.images, expected.images)
         np.testing.assert_array_equal(split.labels, expected.labels)
-    assert ("rows and columns exchanged" in caplog.text) == (write is of_emnist)
+    assert ("stores its images transposed" in caplog.text) == (write is of_emnist)

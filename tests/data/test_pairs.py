@@ -227,3 +227,16 @@ def test_repr_is_one_short_line_and_take_keeps_the_columns_together(labels):
     some = pairs.take(pairs.different == 1)
     assert repr(some) == "<Pairs: 42, 42 of them different>"
     assert_labels_are_right(some, labels)
+
+
+def test_balanced_pairs_show_images_alone_in_their_class_once_like_all_others(rng):
+    labels = np.repeat([0, 1, 2, 3], [20, 20, 1, 1])
+    for _ in range(20):
+        pairs = balanced_pairs(labels, rng)
+        np.testing.assert_array_equal(np.sort(pairs.left), np.arange(42))
+        assert pairs.different.sum() == 21
+
+
+def test_grouped_order_takes_few_classes_of_very_different_sizes(rng):
+    labels = np.repeat([0, 1], [9, 1])
+    np.testing.assert_array_equal(np.sort(grouped_order(labels, rng, 4)), np.arange(10))

@@ -201,3 +201,34 @@ def test_a_dataset_refuses_images_of_0_to_1(dataset):
 def test_a_name_that_no_folder_can_have_is_refused(sample, name):
     with pytest.raises(DataError, match=r"`name` must be the name of a folder\. Received: "):
         dataclasses.replace(sample, name=name)
+
+
+def test_a_dataset_of_black_images_is_not_taken_for_one_of_0_to_1(dataset):
+    images = np.zeros_like(dataset.train.images)
+    assert len(with_part(dataset, "train", images=images).train) == 170
+
+
+def test_a_dataset_refuses_superclasses_that_are_not_one_for_each_class(dataset):
+    with pytest.raises(DataError, match="`superclasses` must be 5 integers, one for each class"):
+        dataclasses.replace(dataset, superclasses=np.zeros(4, int))
+
+
+def test_labels_that_are_too_large_for_int32_are_refused():
+    with pytest.raises(
+        DataError, match=r"`labels` must be less than 2\*\*31\. Received: 2147483648"
+    ):
+        Split(np.zeros((2, 4, 4, 1), np.uint8), np.array([0, 2**31]))
+
+
+@pytest.mark.parametrize(
+    ("labels", "hint"),
+    [
+        (np.zeros((3, 1), int), r": take labels\[:, 0\]"),
+        (np.eye(3), r": of one-hot labels take labels\.argmax\(axis=1\)"),
+        (np.array(["a", "b", "c"]), r": np\.unique\(labels, return_inverse=True\) gives .*"),
+        (np.zeros(4, int), ""),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused_with_what_to_do(labels, hint):
+    with pytest.raises(DataError, match=rf"one for each image{hint}\. Received"):
+        Split(np.zeros((3, 4, 4, 1), np.uint8), labels)

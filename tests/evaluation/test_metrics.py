@@ -453,3 +453,15 @@ def test_one_shot_trials_of_many_classes_are_those_of_few_at_a_time(rng, monkeyp
     expected = metrics.one_shot(embeddings, labels, ways=5, seed=0, trials=50)
     monkeypatch.setattr(metrics, "_BLOCK", 20)
     assert metrics.one_shot(embeddings, labels, ways=5, seed=0, trials=50) == expected
+
+
+def test_accuracy_at_distance_0_5_takes_pairs_up_to_there_for_same():
+    pairs = Pairs(np.arange(4), np.arange(4, 8), np.array([0, 0, 1, 1], np.float32))
+    report = metrics.verification(pairs, np.array([0.1, 0.5, 0.4, 0.9]), Calibration(0.3, 1.0))
+    assert report["accuracy_at_0.5_distance"] == 0.75
+
+
+def test_a_query_of_the_last_class_without_an_image_in_the_gallery_does_not_count():
+    embeddings = np.array([[0.0], [0.1], [0.2]], np.float32)
+    queries = np.array([True, False, True])
+    assert metrics.retrieval(embeddings, np.array([0, 0, 1]), queries)["recall_at_1"] == 1.0

@@ -236,3 +236,18 @@ def test_a_class_that_all_others_of_the_sample_are_of_has_no_specificity(rng, mo
     assert sum(map(np.isnan, columns["specificity"])) == 1
     found = open_set_metrics(embeddings, labels, Calibration(1.0, 1.0))
     assert np.isfinite([found["opis"], found["specificity"], found["sensitivity"]]).all()
+
+
+def test_different_pairs_at_the_threshold_are_accepted():
+    """Classes 0 and 1 are at a distance of 1, the only threshold; class 2 is far from both."""
+    embeddings, labels = np.array([[0.0], [0], [1], [1], [9], [9]]), np.repeat([0, 1, 2], 2)
+    # Specificity 1/2, 1/2 and 1 with a sensitivity of 1: utility 2/3, 2/3 and 1.
+    expected = np.var([2 / 3, 2 / 3, 1])
+    assert operating_point_inconsistency(embeddings, labels) == pytest.approx(expected)
+
+
+def test_the_interval_is_of_the_classes_that_are_asked_about():
+    """Two classes that are always right among 38 that only distract."""
+    labels = np.append(np.repeat([0, 1], 5), np.arange(2, 40))
+    found = few_shot(np.eye(40)[labels], labels, ways=40, shots=1, seed=0)
+    assert found == (1.0, [1.0, 1.0])

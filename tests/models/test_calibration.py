@@ -144,3 +144,8 @@ def test_equal_distances_have_no_threshold():
 def test_a_model_that_learned_the_reverse_has_no_threshold():
     with pytest.raises(TrainingError, match="no further apart"):
         fit_calibration(np.array([0, 0, 1, 1]), np.array([2.0, 1.5, 0.5, 1.0]))
+
+
+def test_distances_that_tell_nothing_have_no_threshold():
+    with pytest.raises(TrainingError, match="no further apart"):
+        fit_calibration(np.array([0, 0, 1, 1]), np.array([0.0, 1.0, 0.0, 1.0]))

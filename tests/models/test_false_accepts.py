@@ -150,3 +150,18 @@ def test_a_damaged_table_is_named(columns, tmp_path):
     write_columns(tmp_path / "false_accepts.csv", columns)
     with pytest.raises(DataError, match=r"false_accepts\.csv` is damaged"):
         read_false_accepts(tmp_path)
+
+
+def test_effective_pairs_are_those_of_a_loop_over_pairs_that_share_an_image(rng):
+    embeddings = rng.integers(0, 3, (12, 2)).astype(np.float32)  # many pairs at one distance
+    labels = np.arange(12) % 3
+    pairs = [(i, j) for i in range(12) for j in range(i) if labels[i] != labels[j]]
+    distance = np.array([np.linalg.norm(embeddings[i] - embeddings[j]) for i, j in pairs])
+    share = np.array([[bool({*a} & {*b}) for b in pairs] for a in pairs])
+    table = count_false_accepts(embeddings, labels)
+    assert len(table.distance) == 6
+    for threshold, found in zip(table.distance[:-1], table.effective_pairs[:-1], strict=True):
+        accepted = distance <= threshold + 1e-6
+        deviation = accepted - accepted.mean()
+        variance = max(deviation @ share @ deviation, deviation @ deviation)
+        assert found == pytest.approx(len(pairs) * (deviation @ deviation) / variance)

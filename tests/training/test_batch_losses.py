@@ -252,3 +252,35 @@ def test_the_loops_differ():  # or they would not tell the losses apart
     totals = [loop(different, distance, valid).sum() for loop in LOOPS]
     for a, b in itertools.combinations(totals, 2):
         assert abs(a - b) > 0.1
+
+
+def test_the_classes_compute_their_losses_with_their_settings(rng):
+    different, distance, _ = batch(rng, 6, 6)
+    every, exact = np.ones((6, 6), bool), distance.astype(np.float64)
+    sides = [(different, exact, every), (different.T, exact.T, every)]
+    options = {"alpha": 3.0, "beta": 40.0, "base": 0.4, "epsilon": None}
+    expected = np.mean([multi_similarity_loop(*side, **options) for side in sides])
+    found = MultiSimilarityLoss(**options)(different, distance)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+    total = sum(semi_hard_triplet_loop(*side, margin=0.3).sum() for side in sides)
+    found = TripletSemiHardLoss(margin=0.3)(different, distance)
+    assert float(found) == pytest.approx(total / (2 * (different == 0).sum()), rel=1e-5)
+    expected = np.mean(
+        [
+            supervised_contrastive_loop(*side, temperature=0.2)[(side[0] == 0).any(axis=1)].mean()
+            for side in sides
+        ]
+    )
+    found = SupervisedContrastiveLoss(temperature=0.2)(different, distance)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_loss_has_the_reduction_name_and_type_that_it_is_given(cls):
+    loss = cls(reduction="sum", name="mine", dtype="float64")
+    assert (loss.reduction, loss.name, loss.dtype) == ("sum", "mine", "float64")
+
+
+def test_a_different_image_exactly_as_far_as_the_same_one_is_not_farther():
+    loss = semi_hard_triplet_loss([[0, 1, 1]], [[0.5, 0.5, 0.75]], margin=1.0)
+    np.testing.assert_allclose(loss, [[0.75, 0, 0]])
