@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import glob
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ LAST_MTIME = 2**63 - 1  # nanoseconds, in the year 2262: the last time of change
 COMMAND = "command.json"  # in the folder of a run: what `siamese-keras train` was asked for
 _LOCK = ".lock"
 _WRITING = ".writing-"
+_LEFT_SECONDS = 86_400  # in which a program that is running adds to its file
 _NEW = {_LOCK, COMMAND}  # what may be in the folder of a new training
 _BEGUN = {*_NEW, "config.json", "tensorboard"}  # and of one that has written no checkpoint yet
 
@@ -42,6 +44,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     A symbolic link stays one: the file that it names is replaced.
     """
     path = Path(os.path.realpath(path)) if Path(path).is_symlink() else Path(path)
+    _clear_left_over(path)
     folder = _temporary_folder(path.parent)
     try:
         yield folder / path.name
@@ -51,6 +54,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             _to_disk(path.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _clear_left_over(path: Path) -> None:
+    """Remove what programs that were killed have written of this file."""
+    for left in path.parent.glob(f"{_WRITING}*/{glob.escape(path.name)}"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _LEFT_SECONDS:
+                shutil.rmtree(left.parent)
 
 
 def _temporary_folder(parent: Path) -> Path:

@@ -202,3 +202,16 @@ def test_a_symbolic_link_stays_one(tmp_path):
     write_json(tmp_path / "link.json", 2)
     assert (tmp_path / "link.json").is_symlink()
     assert (tmp_path / "data" / "real.json").read_text() == "2\n"
+
+
+def test_what_killed_programs_have_written_of_a_file_goes_after_a_day(tmp_path):
+    for name, seconds in (("old", 90_000), ("young", 3600)):
+        left = tmp_path / f".writing-1-{name}" / "a[1].json"
+        left.parent.mkdir()
+        left.touch()
+        now = left.stat().st_mtime
+        os.utime(left, (now - seconds, now - seconds))
+    write_json(tmp_path / "b.json", 1)
+    assert listing(tmp_path) == [".writing-1-old", ".writing-1-young", "b.json"]
+    write_json(tmp_path / "a[1].json", 1)
+    assert listing(tmp_path) == [".writing-1-young", "a[1].json", "b.json"]

@@ -74,13 +74,16 @@ def write_litert(saved_model: Path, path: Path, *, quantize: str | None) -> None
         path: File to write. It has the signatures `serving_default` and `embed` of the SavedModel.
         quantize: "int8" rounds the weights to 8 bits, which makes the file a quarter as large; None
             keeps them.
+
+    Raises:
+        ModelError: When it cannot be converted.
     """
     converter = tf.lite.TFLiteConverter.from_saved_model(
         str(saved_model), signature_keys=["serving_default", "embed"]
     )
     if quantize is not None:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    with _quiet():
+    with _converting("litert"):
         content = converter.convert()
     path.write_bytes(content)
 
@@ -92,11 +95,14 @@ def write_onnx(embed: Signature, path: Path) -> None:
         embed: The signature.
         path: File to write. Its input is `images`, uint8 `[n, height, width, channels]`, its output
             `embedding`, float32 `[n, embedding_dim]`.
+
+    Raises:
+        ModelError: When it cannot be converted.
     """
     import tf2onnx
 
     function, inputs = embed
-    with _quiet():
+    with _converting("onnx"):
         model, _ = tf2onnx.convert.from_function(
             tf.function(function, input_signature=inputs), input_signature=inputs, opset=18
         )
@@ -196,8 +202,12 @@ def _decoded(
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep converters, which list all variables, off the terminal."""
+def _converting(format: str) -> Iterator[None]:
+    """Keep converters, which list all variables, off the terminal; say that a model defeats one."""
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    except Exception as error:  # of many kinds, few of them documented
+        reason = plain_reason(str(error))
+        raise ModelError(f"The model cannot be converted to {format}. {reason}") from error

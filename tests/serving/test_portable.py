@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import onnxruntime
 import pytest
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from PIL import Image
 
@@ -195,6 +196,26 @@ def test_what_is_not_installed_is_named(small_versions, monkeypatch, tmp_path, f
     with pytest.raises(ArgumentError, match="needs the package"):
         export(small_model(), CALIBRATION, tmp_path / "m", format=form)
     assert not (tmp_path / "m").exists()
+
+
+@keras.saving.register_keras_serializable("tests")
+class Decoding(keras.layers.Layer):
+    """A layer with an operation that neither format has."""
+
+    def call(self, images):
+        text = tf.strings.as_string(images[:, 0, 0, :])
+        return tf.cast(tf.strings.length(text), tf.float32)
+
+    def compute_output_shape(self, shape):
+        return (shape[0], shape[-1])
+
+
+def test_a_model_that_cannot_be_converted_is_one_line(tmp_path, form):
+    image = keras.Input((12, 10, 1), dtype="uint8", name="image")
+    outer = build_outer_model(keras.Model(image, Decoding()(image), name="base"))
+    with pytest.raises(ModelError, match=r"cannot be (converted to litert|loaded)\.") as refused:
+        export(outer, CALIBRATION, tmp_path / "m", format=form)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_converter_is_needed_to_write_alone(small_versions, monkeypatch, tmp_path):
