@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from siamese_keras.errors import ArgumentError, DataError
-from siamese_keras.files import atomic_path, check_columns
+from siamese_keras.files import atomic_path, check_columns, read_delimiter
 from siamese_keras.gallery import Embed, embed_files
 from siamese_keras.progress import Progress
 
@@ -60,7 +60,9 @@ def compare_file(
         atomic_path(output) as temporary,
         temporary.open("w", encoding="utf-8", **text) as target,
     ):
-        reader, writer = csv.reader(source), csv.writer(target)
+        delimiter = read_delimiter(source)
+        reader = csv.reader(source, delimiter=delimiter)
+        writer = csv.writer(target, delimiter=delimiter)
         try:
             names = _header(pairs, reader)
             writer.writerow([*names, *_ADDED])
@@ -96,8 +98,8 @@ def _header(path: Path, reader: Any) -> list[str]:
     if missing := [name for name in _COLUMNS if name not in names]:
         received = _printable(",".join(names)[:80]) or "none"
         raise DataError(
-            f"`{path}` must begin with a header line that has the columns left and right, "
-            f"separated by commas. Missing: {', '.join(missing)}. Received: {received}"
+            f"`{path}` must begin with a header line that has the columns left and right. "
+            f"Missing: {', '.join(missing)}. Received: {received}"
         )
     if taken := [name for name in _ADDED if name in names]:
         raise DataError(

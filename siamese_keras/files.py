@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import filelock
 
@@ -213,6 +213,17 @@ def check_output(path: str | os.PathLike[str], *suffixes: str) -> Path:
         expected = "must not be a folder" if path.is_dir() else "must lie in a folder that exists"
         raise ArgumentError(f"The output {expected}. Received: `{path}`")
     return path
+
+
+def read_delimiter(file: TextIO) -> str:
+    """Return what separates the values of a CSV file: a comma, a semicolon or a tab.
+
+    Args:
+        file: The file, at its beginning, where it stays.
+    """
+    line = file.readline(1_000_000)
+    file.seek(0)
+    return max(",;\t", key=line.count)
 
 
 def check_columns(path: Path, header: Sequence[str], names: Sequence[str]) -> None:

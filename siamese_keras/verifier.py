@@ -570,7 +570,7 @@ class Verifier:
         Args:
             pairs: CSV file with a header line; the columns `left` and `right` hold the
                 paths of image files, relative to the folder of the CSV file. Other columns
-                are kept.
+                are kept. Commas, semicolons or tabs separate the values, in `output` too.
             output: CSV file to write, which gets the columns `distance`, `similarity`, `same` (1 or
                 0) and `error`, of which either the last or the others are empty.
             prior: As in `compare`.

@@ -119,7 +119,6 @@ FILES = [
     ("predict --pairs good.csv --output out.txt", ["must end in .csv. Received: `out.txt`"]),
     ("predict --pairs empty.csv --output out.csv", ["`empty.csv`", "Missing: left, right", "none"]),
     ("predict --pairs headless.csv --output out.csv", ["`headless.csv`", "Received: photos/0.png"]),
-    ("predict --pairs semicolons.csv --output out.csv", ["separated by commas", "left;right"]),
     ("predict --pairs labels.csv --output out.csv", ["`labels.csv`", "rename same"]),
     ("predict --pairs utf-16.csv --output out.csv", ["`utf-16.csv`"]),
 ]

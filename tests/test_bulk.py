@@ -124,6 +124,16 @@ def test_a_byte_order_mark_and_absolute_paths_are_fine(tiny, folder):
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="csv refuses NUL: the file is not CSV")
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_values_may_be_separated_otherwise(tiny, folder, delimiter):
+    path = write(folder, "1,a b/0.png,a b/1.png", header="id,left,right")
+    tiny.compare_file(path, folder / "commas.csv")
+    path.write_text(path.read_text().replace(",", delimiter))
+    assert tiny.compare_file(path, folder / "out.csv") == (1, 0)
+    expected = (folder / "commas.csv").read_text().replace(",", delimiter)
+    assert (folder / "out.csv").read_text() == expected
+
+
 def test_a_nul_character_is_an_error_of_its_row(tiny, folder):
     path = write(folder, "a\0b.png,a b/0.png", "a b/0.png,a b/1.png")
     assert tiny.compare_file(path, folder / "out.csv") == (1, 1)

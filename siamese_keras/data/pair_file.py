@@ -13,7 +13,7 @@ from siamese_keras.data.decode import photo_fitter
 from siamese_keras.data.pairs import Pairs
 from siamese_keras.data.photo import read_photo
 from siamese_keras.errors import DataError
-from siamese_keras.files import check_columns
+from siamese_keras.files import check_columns, read_delimiter
 
 _COLUMNS = ("left", "right", "same")
 _SAME = {"1": True, "true": True, "0": False, "false": False}
@@ -69,7 +69,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Return the lines of the file with their numbers."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, delimiter=read_delimiter(file))
             names = reader.fieldnames or []
             if missing := [name for name in _COLUMNS if name not in names]:
                 raise DataError(

@@ -67,6 +67,11 @@ def test_a_mistake_is_named_with_its_line_or_file(folder, lines, message):
     assert "\n" not in str(caught.value)
 
 
+def test_values_may_be_separated_by_semicolons(folder):
+    path = write(folder, "a.png;b.png;1", "a.png;c.png;0", header="left;right;same")
+    np.testing.assert_array_equal(read_pair_file(path, SHAPE).pairs.different, [0, 1])
+
+
 def test_a_file_that_is_no_list_of_pairs_is_named(folder):
     with pytest.raises(DataError, match=r"columns left, right, same\. Missing: right, same"):
         read_pair_file(write(folder, "a.png,1", header="left,equal"), SHAPE)
