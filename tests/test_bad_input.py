@@ -33,7 +33,6 @@ def place(tmp_path_factory, tiny, exported, sample):
         "good": f"left,right\n{pair}\n",
         "empty": "",
         "headless": f"{pair}\n",
-        "semicolons": f"left;right\n{pair}\n",
         "labels": f"left,right,same\n{pair},1\n",
         "missing": f"left,right\n{pair}\nphotos/none.png,photos/1.png\n",
         "broken": f"left,right\n{pair}\nbroken.png,photos/1.png\n",
