@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from siamese_keras.errors import ArgumentError, DataError
-from siamese_keras.files import atomic_path, check_columns, read_delimiter
+from siamese_keras.files import atomic_path, check_columns, delimiter_of
 from siamese_keras.gallery import Embed, embed_files
 from siamese_keras.progress import Progress
 
@@ -60,8 +60,10 @@ def compare_file(
         atomic_path(output) as temporary,
         temporary.open("w", encoding="utf-8", **text) as target,
     ):
-        delimiter = read_delimiter(source)
-        reader = csv.reader(source, delimiter=delimiter)
+        header = source.readline()
+        delimiter = delimiter_of(header)
+        # A pipe cannot go back to its first line.
+        reader = csv.reader(itertools.chain([header], source), delimiter=delimiter)
         writer = csv.writer(target, delimiter=delimiter)
         try:
             names = _header(pairs, reader)

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import filelock
 
@@ -215,15 +215,9 @@ def check_output(path: str | os.PathLike[str], *suffixes: str) -> Path:
     return path
 
 
-def read_delimiter(file: TextIO) -> str:
-    """Return what separates the values of a CSV file: a comma, a semicolon or a tab.
-
-    Args:
-        file: The file, at its beginning, where it stays.
-    """
-    line = file.readline(1_000_000)
-    file.seek(0)
-    return max(",;\t", key=line.count)
+def delimiter_of(header: str) -> str:
+    """Return what separates the values of a CSV file by its first line: comma, semicolon or tab."""
+    return max(",;\t", key=header.count)
 
 
 def check_columns(path: Path, header: Sequence[str], names: Sequence[str]) -> None:

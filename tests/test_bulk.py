@@ -3,6 +3,7 @@
 import csv
 import os
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -124,6 +125,18 @@ def test_a_byte_order_mark_and_absolute_paths_are_fine(tiny, folder):
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="csv refuses NUL: the file is not CSV")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes")
+def test_pairs_may_come_from_a_pipe(tiny, folder):
+    path = write(folder, "a b/0.png,a b/1.png", header="left,right")
+    content = path.read_text()
+    path.unlink()
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_text, args=(content,))
+    writer.start()
+    assert tiny.compare_file(path, folder / "out.csv") == (1, 0)
+    writer.join()
+
+
 @pytest.mark.parametrize("delimiter", [";", "\t"])
 def test_values_may_be_separated_otherwise(tiny, folder, delimiter):
     path = write(folder, "1,a b/0.png,a b/1.png", header="id,left,right")

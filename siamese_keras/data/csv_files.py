@@ -16,7 +16,7 @@ from siamese_keras.config import ColorMode
 from siamese_keras.data.image_files import ClassFiles, load_image_files, part_of, printable
 from siamese_keras.data.splits import Source, Split, numbered_names
 from siamese_keras.errors import ArgumentError, DataError
-from siamese_keras.files import check_columns, read_delimiter
+from siamese_keras.files import check_columns, delimiter_of
 from siamese_keras.progress import Progress
 
 _PATH, _LABEL, _SPLIT = ("path", "filename"), ("label", "class"), ("split",)
@@ -104,8 +104,8 @@ def _files(path: Path) -> dict[str, Path]:
 def _fields(path: Path) -> list[str]:
     """Return the fields of the first line, in lower case."""
     with _opened(path) as file:
-        delimiter = read_delimiter(file)
         first = file.readline(1_000_000)
+    delimiter = delimiter_of(first)
     fields = [field.strip().strip('"').casefold() for field in first.strip().split(delimiter)]
     if not _is_pixels(fields):
         for names in (_PATH, _LABEL):
@@ -135,7 +135,7 @@ def _is_pixels(fields: Sequence[str]) -> bool:
 def _read_pixels(path: Path, fields: Sequence[str]) -> Split:
     has_header = not fields[0].isdecimal()
     with _opened(path) as file:
-        delimiter = read_delimiter(file)
+        delimiter = delimiter_of(file.readline(1_000_000))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a file without data, which is reported below
@@ -164,7 +164,8 @@ def _read_pixels(path: Path, fields: Sequence[str]) -> Split:
 
 def _read_list(path: Path, part: str) -> list[ClassFiles]:
     with _opened(path) as file:
-        delimiter = read_delimiter(file)
+        delimiter = delimiter_of(file.readline(1_000_000))
+        file.seek(0)
         try:
             reader = csv.reader(file, delimiter=delimiter)
             header = [name.strip().casefold() for name in next(reader)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from siamese_keras.data.decode import photo_fitter
 from siamese_keras.data.pairs import Pairs
 from siamese_keras.data.photo import read_photo
 from siamese_keras.errors import DataError
-from siamese_keras.files import check_columns, read_delimiter
+from siamese_keras.files import check_columns, delimiter_of
 
 _COLUMNS = ("left", "right", "same")
 _SAME = {"1": True, "true": True, "0": False, "false": False}
@@ -69,7 +70,10 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Return the lines of the file with their numbers."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, delimiter=read_delimiter(file))
+            header = file.readline()
+            # A pipe cannot go back to its first line.
+            lines = itertools.chain([header], file)
+            reader = csv.DictReader(lines, delimiter=delimiter_of(header))
             names = reader.fieldnames or []
             if missing := [name for name in _COLUMNS if name not in names]:
                 raise DataError(
