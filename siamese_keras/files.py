@@ -72,7 +72,7 @@ def _temporary_folder(parent: Path) -> Path:
 def _is_left_over(folder: Path) -> bool:
     """Return whether the process that wrote to a temporary folder of this machine has ended.
 
-    One with the number of this process has: in a container, each program may get the same number.
+    So has one with the number of this process: in a container, every program may get the same one.
     """
     process = folder.name.removeprefix(_WRITING).partition("-")[0]
     if os.name != "posix" or not process.isdecimal() or int(process) == os.getpid():

@@ -135,10 +135,10 @@ def build_index(
         )
     with one_model(embed) as fingerprint:
         if before is not None and not is_same_model(before, fingerprint, invert=invert):
-            reason = "another model"
+            how = "with another model"
             if before.invert != invert:
-                reason = f"{'' if before.invert else 'no '}inverted images"
-            _log.warning("The existing index is of %s: embedding all images again.", reason)
+                how = "with --invert" if before.invert else "without --invert"
+            _log.warning("The existing index was made %s: embedding all images again.", how)
             before = None
         files = gallery_files(folder)
         states = [_state(path) for path in files]

@@ -126,7 +126,10 @@ def test_an_index_of_another_model_is_refused_and_made_anew(tiny, other, folder,
         other.search(folder / "0.png", path)
     with caplog.at_level(logging.INFO):
         assert other.index(folder, path) == Changes(embedded=6, kept=0, removed=0)
-    assert "The existing index is of another model: embedding all images again." in caplog.messages
+    assert (
+        "The existing index was made with another model: embedding all images again."
+        in caplog.messages
+    )
     other.search(folder / "0.png", path)
 
 
@@ -348,7 +351,7 @@ def test_an_index_without_inverted_images_is_made_anew_with_them(tiny, folder, t
     inverted.invert = True
     assert inverted.index(folder, path) == Changes(embedded=6, kept=0, removed=0)
     assert caplog.messages == [
-        "The existing index is of no inverted images: embedding all images again."
+        "The existing index was made without --invert: embedding all images again."
     ]
     np.testing.assert_array_equal(read_index(path).embeddings, inverted.embed_folder(folder)[1])
 

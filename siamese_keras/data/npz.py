@@ -43,7 +43,7 @@ def load_npz(path: Path) -> Source:
         raise
     except Exception as error:  # NumPy raises many kinds for damaged files
         # NumPy takes what is no archive for a pickle, and advises to load it.
-        reason = error if zipfile.is_zipfile(path) else "It is no zip archive."
+        reason = error if zipfile.is_zipfile(path) else "It is not a zip archive."
         raise DataError(f"`{path}` must be an .npz file of arrays. {reason}") from None
     splits = {part: _split(path, arrays, part) for part in _NAMES}
     train = splits["train"]

@@ -72,7 +72,9 @@ def test_a_damaged_file_is_one_line(tmp_path, arrays):
 
 def test_another_file_is_not_called_a_pickle(tmp_path):
     (tmp_path / "labels.csv").write_text("path,label")
-    with pytest.raises(DataError, match=r"must be an \.npz file of arrays\. It is no zip archive"):
+    with pytest.raises(
+        DataError, match=r"must be an \.npz file of arrays\. It is not a zip archive"
+    ):
         load_npz(tmp_path / "labels.csv")
 
 

@@ -377,3 +377,7 @@ def test_rounding_of_long_embeddings_is_no_difference(tmp_path):
     kernel[:, 1] += 1e-7  # 1e-3 in a value of about 1, and 1e-9 of the length of the embedding
     base.layers[-1].set_weights([kernel])
     verify(outer, calibration, version)
+    kernel[:, 0] += 1
+    base.layers[-1].set_weights([kernel])
+    with pytest.raises(ModelError, match="differs by"):
+        verify(outer, calibration, version)
