@@ -124,15 +124,9 @@ def build_index(
         The index, names in order, and what was done.
 
     Raises:
-        DataError: When it is not a folder or has no image that can be read, or `before` is of
-            another folder.
+        DataError: When it is not a folder or has no image that can be read.
         ModelError: When a server switched to another model meanwhile.
     """
-    if before is not None and before.folder != str(folder.resolve()):
-        raise DataError(
-            f"The existing index is of another folder, `{before.folder}`: delete it, or write to "
-            f"another file. Received: `{folder}`"
-        )
     with one_model(embed) as fingerprint:
         if before is not None and not is_same_model(before, fingerprint, invert=invert):
             how = "with another model"

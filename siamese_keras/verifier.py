@@ -410,9 +410,15 @@ class Verifier:
             Others: as `embed`.
         """
         path = check_output(path, ".npz")
+        folder = expanded(folder)
         before = read_index(path) if path.exists() else None
+        if before is not None and before.folder != str(folder.resolve()):
+            raise DataError(
+                f"`{path}` is an index of another folder, `{before.folder}`: delete it, or write "
+                f"to another file. Received: `{folder}`"
+            )
         index, changes = build_index(
-            self.embed, expanded(folder), batch_size=self._model.batch_size, invert=self.invert,
+            self.embed, folder, batch_size=self._model.batch_size, invert=self.invert,
             before=before, progress=progress,
         )  # fmt: skip
         write_index(path, index)

@@ -340,7 +340,9 @@ def test_an_index_of_another_folder_is_refused_and_stays_as_it_is(tiny, folder, 
     (other / "0.png").write_bytes((folder / "0.png").read_bytes())
     tiny.index(folder, path)
     before = path.read_bytes()
-    with pytest.raises(DataError, match=r"of another folder, .*: delete it, or write to another"):
+    with pytest.raises(
+        DataError, match=r"gallery\.npz` is an index of another folder, .*: delete it, or write"
+    ):
         tiny.index(other, path)
     assert path.read_bytes() == before
 
