@@ -222,6 +222,8 @@ def _without_effect(config: Config) -> dict[str, str]:
             found["fine_tune_learning_rate"] = "without --fine-tune"
     if config.backbone or config.architecture == "mlp":
         found["filters"] = found["pooling"] = "with --backbone or --architecture mlp"
+    if any(number > config.epochs + config.fine_tune for number in config.hard_epochs):
+        found["hard_epochs"] = "beyond the last of --epochs"
     if config.classes_per_batch:
         found["batch_size"] = "with --classes-per-batch"
     return found
@@ -295,6 +297,8 @@ def _parser_of(hint: Any) -> Any:
     item = get_args(hint)[0]
 
     def parse(text: str) -> tuple[Any, ...]:
+        if item is int and text.strip() == "none":  # a class may have this name
+            return ()
         return tuple(item(part.strip()) for part in text.split(",") if part.strip())
 
     parse.__name__ = f"list of {item.__name__}"  # argparse shows it in its error message

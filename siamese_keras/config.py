@@ -110,6 +110,13 @@ class Config:
         "0 = 4 with many classes or with classes_per_batch, otherwise 1",
         at_least=0,
     )
+    hard_epochs: tuple[int, ...] = _option(
+        (2,),
+        "pairs",
+        "epochs, by number from 1, that show half of the images twice, mostly hard ones: those "
+        "that a linear classifier confuses; none = all epochs show all images",
+        at_least=1,
+    )
     augment: AugmentationChoice = _option(
         "auto",
         "pairs",

@@ -14,6 +14,7 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
         "fast": Config(),
         # The most accurate: a residual CNN and augmented images, for longer.
         "best": Config(
+            hard_epochs=(),
             augment="flip-shift",
             architecture="resnet",
             filters=(32, 64, 128),
@@ -28,6 +29,7 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
         # For unseen classes where there are few to learn from. A linear map of the pixels and one
         # epoch: a larger network or more epochs forget more of what its classes do not need.
         "open-set": Config(
+            hard_epochs=(),
             augment="flip-shift",
             architecture="mlp",
             embedding_dim=128,
@@ -41,6 +43,7 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
         ),
         # For many classes with few images each, and for unseen classes.
         "many-classes": Config(
+            hard_epochs=(),
             augment="shift",
             architecture="resnet",
             filters=(32, 64, 128),
@@ -54,6 +57,7 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
         ),
         # The same on features of a network that was trained on ImageNet.
         "pretrained": Config(
+            hard_epochs=(),
             backbone="efficientnet_v2_b0",
             backbone_stages=5,
             dropout=0.3,
@@ -68,6 +72,7 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
         # 0.9136 to 0.9154 pair accuracy at distance 0.5.
         "classic-mlp": Config(
             pairs="classic",
+            hard_epochs=(),
             architecture="mlp",
             units=(128, 128),
             dropout=0.1,
@@ -87,6 +92,7 @@ PRESETS: Mapping[str, Config] = types.MappingProxyType(
         # The exercise with a convolutional network: random second image, margin 2.
         "classic-cnn": Config(
             pairs="random",
+            hard_epochs=(),
             filters=(32, 64),
             units=(256,),
             embedding_dim=16,

@@ -59,6 +59,7 @@ def test_every_field_is_an_option_that_overrides_the_preset():
     config = parse(
         "--preset", "classic-cnn", "--filters", "8, 16", "--no-unit-length", "--margin", "1.5",
         "--epochs", "2", "--unseen-classes", "bag,3", "--units", "", "--unit-length",
+        "--hard-epochs", "1, 2",
     )  # fmt: skip
     assert config == dataclasses.replace(
         PRESETS["classic-cnn"],
@@ -68,7 +69,10 @@ def test_every_field_is_an_option_that_overrides_the_preset():
         epochs=2,
         unit_length=True,
         unseen_classes=("bag", "3"),
+        hard_epochs=(1, 2),
     )
+    assert parse("--hard-epochs", "none").hard_epochs == ()
+    assert parse("--unseen-classes", "none").unseen_classes == ("none",)  # a class of this name
 
 
 @pytest.mark.parametrize(
@@ -94,6 +98,12 @@ def test_every_field_is_an_option_that_overrides_the_preset():
         (
             ["--preset", "pretrained", "--fine-tune-learning-rate", "1e-4"],
             "--fine-tune-learning-rate: not allowed without --fine-tune",
+        ),
+        (["--hard-epochs", "0"], "`hard_epochs` must be at least 1. Received: hard_epochs=0"),
+        (["--hard-epochs", "half"], "argument --hard-epochs: invalid list of int value: 'half'"),
+        (
+            ["--hard-epochs", "2,5"],
+            "argument --hard-epochs: not allowed beyond the last of --epochs",
         ),
         (["--temperature", "0.2"], "--temperature: not allowed without --loss supervised-contrast"),
         (

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from siamese_keras.config import Augmentation, PairKind
 from siamese_keras.data.augmentation import augment_images
+from siamese_keras.data.hard_images import draw_hard_half
 from siamese_keras.data.pairs import (
     Pairs,
     balanced_pairs,
@@ -26,11 +27,15 @@ IMAGES_PER_CLASS = 4  # where images of a class stand together and nobody says h
 _SAMPLERS: dict[str, Callable[..., Pairs]] = {"random": random_pairs, "balanced": balanced_pairs}
 
 
-def _epoch_indices(
-    kind: str, labels: np.ndarray, *, seed: int, epoch: int, images_per_class: int
+def _pass_indices(
+    kind: str,
+    labels: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    seed: int,
+    images_per_class: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the left and right images of an epoch, in order."""
-    rng = epoch_rng(seed, epoch)
+    """Return the left and right images of one pass over the images, in order."""
     if kind == "all" and images_per_class > 1:  # neighbors of one class on either side
         order = grouped_order(labels, rng, images_per_class)[: len(labels) // 2 * 2]
         return order[::2], order[1::2]
@@ -43,6 +48,14 @@ def _epoch_indices(
         return pairs.left[order], pairs.right[order]
     pairs = _SAMPLERS[kind](labels, rng)
     return pairs.left, pairs.right
+
+
+def _pairs_per_epoch(kind: str, labels: np.ndarray) -> int:
+    if kind == "all":
+        return len(labels) // 2
+    if kind == "classic":
+        return 2 * (len(labels) - len(np.unique(labels)))
+    return len(labels)
 
 
 def choose_images_per_class(labels: np.ndarray, batch_size: int) -> int:
@@ -68,13 +81,7 @@ def steps_per_epoch(kind: PairKind, labels: np.ndarray, batch_size: int) -> int:
         ArgumentError: When `kind` is unknown.
     """
     check_choice("kind", kind, PairKind)
-    if kind == "all":
-        pairs = len(labels) // 2
-    elif kind == "classic":
-        pairs = 2 * (len(labels) - len(np.unique(labels)))
-    else:
-        pairs = len(labels)
-    return max(pairs // batch_size, 1)
+    return max(_pairs_per_epoch(kind, labels) // batch_size, 1)
 
 
 def passes_per_epoch(steps: int, epochs: int, min_steps: int) -> int:
@@ -155,6 +162,8 @@ def pairs_of(
     first_step: int = 0,
     augment: Augmentation = "none",
     images_per_class: int = 1,
+    difficulty: np.ndarray | None = None,
+    hard_epochs: Container[int] = (),
     parts: Sequence[int] = (0,),
     num_parts: int = 1,
 ) -> tf.data.Dataset:
@@ -170,6 +179,9 @@ def pairs_of(
         first_step: As in `pair_pipeline`.
         augment: As in `pair_pipeline`.
         images_per_class: As in `pair_pipeline`.
+        difficulty: `[n]`, how hard each image is; needed for `hard_epochs`.
+        hard_epochs: Epochs, counted from 0, that pass about twice over half of the images, as
+            `draw_hard_half` draws it; they have as many pairs as others.
         parts: Numbers of the parts of each batch to make, one after the other, where several
             devices share a batch. A part has its own left and right images.
         num_parts: How many parts of nearly equal size a batch is cut into.
@@ -178,13 +190,23 @@ def pairs_of(
         As `pair_pipeline`, with the values in place of images.
     """
     check_labels(labels)
+    pairs = _pairs_per_epoch(kind, labels)
     steps = steps_per_epoch(kind, labels, batch_size)
 
     @functools.lru_cache(maxsize=1)
     def epoch_indices(epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        return _epoch_indices(
-            kind, labels, seed=seed, epoch=epoch, images_per_class=images_per_class
+        rng = epoch_rng(seed, epoch)
+        one_pass = functools.partial(
+            _pass_indices, kind, rng=rng, seed=seed, images_per_class=images_per_class
         )
+        if difficulty is None or epoch not in hard_epochs:
+            return one_pass(labels)
+        chosen = draw_hard_half(difficulty, labels, rng)
+        sides = np.empty((2, 0), np.int64)
+        while sides.shape[1] < pairs:
+            sides = np.hstack([sides, chosen[np.stack(one_pass(labels[chosen]))]])
+        left, right = sides[:, :pairs]
+        return left, right
 
     def batch_indices(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         step, which = divmod(int(number), len(parts))

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from siamese_keras.config import Augmentation, Config
+from siamese_keras.data.hard_images import difficulty
 from siamese_keras.data.pipeline import (
     IMAGES_PER_CLASS,
     choose_images_per_class,
@@ -115,6 +116,8 @@ def fit_pairs(
     pairs = functools.partial(
         pairs_of, kind=config.pairs, batch_size=batch_size, images_per_class=images_per_class
     )
+    hard_epochs = [number - 1 for number in config.hard_epochs if epoch < number <= last_epoch]
+    hard_images = difficulty(values["train"], labels["train"]) if hard_epochs else None
 
     def kept_in_memory(data: tf.data.Dataset) -> tf.data.Dataset:
         return data if isinstance(values["validation"], np.memmap) else data.cache()
@@ -140,6 +143,8 @@ def fit_pairs(
                 epochs=last * passes,
                 first_step=first * steps + done,
                 augment=augment,
+                difficulty=hard_images,
+                hard_epochs={e * passes + i for e in hard_epochs for i in range(passes)},
                 **parts,
             )
         )

@@ -1,3 +1,4 @@
+import functools
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 from siamese_keras.data.pipeline import (
     choose_images_per_class,
     pair_pipeline,
+    pairs_of,
     passes_per_epoch,
     steps_per_epoch,
 )
@@ -128,6 +130,50 @@ def test_a_batch_is_a_function_of_seed_and_step(kind, labels):
         np.testing.assert_array_equal(whole[first:], batches(first))
     assert not np.array_equal(whole[:steps], whole[2 * steps :])
     assert not np.array_equal(whole, batches(0, seed=1))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 1000])
+@pytest.mark.parametrize("images_per_class", [1, 4])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hard_epoch_shows_the_harder_images_in_as_many_pairs(
+    kind, images_per_class, batch_size, labels
+):
+    difficulty = np.arange(45) % 9  # hardest: 8, 17, 26, ...
+    pipeline = functools.partial(
+        pairs_of,
+        np.arange(45),
+        labels,
+        kind=kind,
+        batch_size=batch_size,
+        seed=0,
+        epochs=3,
+        images_per_class=images_per_class,
+    )
+    steps = steps_per_epoch(kind, labels, batch_size)
+    plain, hard = (
+        list(pipeline(difficulty=difficulty, hard_epochs=epochs).as_numpy_iterator())
+        for epochs in ((), (1,))
+    )
+    assert len(hard) == len(plain) == 3 * steps
+    for step, ((expected, _), (batch, different)) in enumerate(zip(plain, hard, strict=True)):
+        assert batch["left"].shape == batch["right"].shape == expected["left"].shape
+        left, right = labels[batch["left"]], labels[batch["right"]]
+        left = left[:, None] if kind == "all" else left
+        np.testing.assert_array_equal(different, left != right)
+        if step // steps != 1:  # the other epochs are as without hard ones
+            np.testing.assert_array_equal(batch["left"], expected["left"])
+            np.testing.assert_array_equal(batch["right"], expected["right"])
+    shown = np.concatenate([x[side] for x, _ in hard[steps : 2 * steps] for side in x])
+    assert len(set(shown)) <= 23
+    assert difficulty[shown].mean() > 4.9  # of all images: 4
+    if kind == "all" and batch_size == 1:
+        assert sorted(np.unique(shown, return_counts=True)[1])[0] >= 1
+        assert np.unique(shown, return_counts=True)[1].max() == 2
+    resumed = pipeline(difficulty=difficulty, hard_epochs=(1,), first_step=steps + steps // 2)
+    for (batch, _), (expected, _) in zip(
+        resumed.as_numpy_iterator(), hard[steps + steps // 2 :], strict=True
+    ):
+        np.testing.assert_array_equal(batch["left"], expected["left"])
 
 
 def test_classic_pipeline_shows_the_same_pairs_in_every_epoch(labels):

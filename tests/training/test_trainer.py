@@ -261,13 +261,29 @@ def test_no_pass_is_like_another(sample):
 
     def weights(**settings):
         keras.utils.set_random_seed(0)
-        config = dataclasses.replace(SHORT, augment="shift", batch_size=50, **settings)
+        config = dataclasses.replace(
+            SHORT, augment="shift", batch_size=50, hard_epochs=(), **settings
+        )
         base = fit(sample, config, base_model=own_model(), verbose=0).base_model
         return base.get_weights()
 
     once, twice = weights(epochs=2), weights(epochs=1, min_steps=10)
     for a, b in zip(once, twice, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("min_steps", [0, 40])
+def test_hard_epochs_are_those_of_the_settings(frozen, min_steps):
+    """Their images are told apart less well; with more passes, every pass of such an epoch."""
+    settings = {"epochs": 4, "augment": "none", "min_steps": min_steps}
+    plain = frozen(hard_epochs=(), **settings).history
+    hard = frozen(hard_epochs=(2, 4), **settings).history
+    gap, expected = (
+        np.subtract(history["different_distance"], history["same_distance"])
+        for history in (hard, plain)
+    )
+    np.testing.assert_allclose(gap[[0, 2]], expected[[0, 2]], rtol=1e-5)
+    assert (gap[[1, 3]] < 0.9 * expected.min()).all()
 
 
 def test_a_high_temperature_makes_all_pairs_alike(frozen):
