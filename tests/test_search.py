@@ -5,12 +5,14 @@ import os
 import tempfile
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from siamese_keras import load_verifier
+from siamese_keras import Verifier, load_verifier
 from siamese_keras.errors import ArgumentError, DataError, RequestError
+from siamese_keras.models.outer_model import build_outer_model
 from siamese_keras.search import Match
 
 
@@ -116,9 +118,13 @@ def test_within_is_a_distance(tiny, sample, within):
         tiny.search(images[0], images, within=within)
 
 
-def test_equally_near_images_are_found_in_their_order(tiny, sample):
+def test_equally_near_images_are_found_in_their_order(sample):
+    # Pixels as embeddings: a matrix product may round the last rows of a batch in another way.
+    image = keras.Input((28, 28, 1), dtype="uint8")
+    base = keras.Model(image, keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image)))
+    verifier = Verifier.of_model(build_outer_model(base), None)
     images = sample.test.images[[5] + [9] * 40]
-    found = tiny.search(sample.test.images[9], images, top=41)
+    found = verifier.search(sample.test.images[9], images, top=41)
     assert [match.index for match in found] == [*range(1, 41), 0]
 
 
