@@ -167,7 +167,6 @@ def test_a_hard_epoch_shows_the_harder_images_in_as_many_pairs(
     assert len(set(shown)) <= 23
     assert difficulty[shown].mean() > 4.9  # of all images: 4
     if kind == "all" and batch_size == 1:
-        assert sorted(np.unique(shown, return_counts=True)[1])[0] >= 1
         assert np.unique(shown, return_counts=True)[1].max() == 2
     resumed = pipeline(difficulty=difficulty, hard_epochs=(1,), first_step=steps + steps // 2)
     for (batch, _), (expected, _) in zip(
