@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.linear_model import Ridge
+import scipy.linalg
 
 _FITTED = 10_000  # images to fit the classifier to; more make no better one
 _PIXELS = 1024  # at most, or features
@@ -30,26 +30,34 @@ def difficulty(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
         Coleman et al., "Selection via Proxy: Efficient Data Selection for Deep Learning" (2020),
         for choosing training examples by a cheaper model.
     """
-    classes, own = np.unique(labels, return_inverse=True)
-    places = np.unique(np.linspace(0, np.prod(values.shape[1:]) - 1, _PIXELS).astype(int))
-
-    def pixels(rows: slice | np.ndarray) -> np.ndarray:
-        part = np.asarray(values[rows])
-        return part.reshape(len(part), -1)[:, places].astype(np.float64)
-
     count = len(values)
+    table = values.reshape(count, -1)
+    places = np.unique(np.linspace(0, table.shape[1] - 1, _PIXELS).astype(int))
+
+    def pixels(rows: np.ndarray) -> np.ndarray:
+        return np.asarray(table[rows[:, np.newaxis], places], np.float64)
+
     fitted = np.sort(np.random.default_rng(0).permutation(count)[:_FITTED])
     inputs = pixels(fitted)
-    scale = float(np.square(inputs).mean()) or 1.0
-    classifier = Ridge(alpha=_SHRINKAGE * scale * len(fitted))
-    classifier.fit(inputs, np.eye(len(classes))[own[fitted]])
+    shrinkage = _SHRINKAGE * (float(np.square(inputs).mean()) or 1.0) * len(fitted)
+    mean = inputs.mean(axis=0)
+    inputs -= mean
+    # Ridge regression of one target for each class, of which only sums over the class are needed.
+    classes, own, sizes = np.unique(labels[fitted], return_inverse=True, return_counts=True)
+    sums = np.zeros((len(classes), len(places)))
+    np.add.at(sums, own, inputs)
+    gram = inputs.T @ inputs
+    gram[np.diag_indices_from(gram)] += shrinkage
+    weights = scipy.linalg.solve(gram, sums.T, assume_a="pos")
     result = np.empty(count)
     for start in range(0, count, _PART):
-        part = slice(start, start + _PART)
-        scores = classifier.predict(pixels(part))
-        rows = np.arange(len(scores))
-        own_score = scores[rows, own[part]]
-        scores[rows, own[part]] = -np.inf
+        part = np.arange(start, min(start + _PART, count))
+        scores = (pixels(part) - mean) @ weights + sizes / len(fitted)
+        column = np.searchsorted(classes, labels[part]).clip(max=len(classes) - 1)
+        known = np.flatnonzero(classes[column] == labels[part])  # the class was fitted
+        own_score = np.zeros(len(part))
+        own_score[known] = scores[known, column[known]]
+        scores[known, column[known]] = -np.inf
         result[part] = scores.max(axis=1) - own_score
     return result
 

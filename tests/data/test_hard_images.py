@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
 
+from siamese_keras.data import hard_images
 from siamese_keras.data.hard_images import difficulty, draw_hard_half
 
 
@@ -63,6 +65,24 @@ def test_more_images_than_are_fitted_or_read_at_a_time_are_all_measured(rng):
     wrong = np.arange(0, 12_000, 100)
     labels[wrong] = (labels[wrong] + 1) % 3
     np.testing.assert_array_equal(np.flatnonzero(difficulty(images, labels) > 0), wrong)
+
+
+def test_scores_are_those_of_ridge_regression(halves):
+    images, labels = halves
+    labels[30:] += 2
+    pixels = images.reshape(60, -1).astype(float)
+    ridge = Ridge(alpha=0.1 * np.square(pixels).mean() * 60).fit(pixels, np.eye(4)[labels])
+    scores = ridge.predict(pixels)
+    own = scores[np.arange(60), labels]
+    scores[np.arange(60), labels] = -np.inf
+    np.testing.assert_allclose(difficulty(images, labels), scores.max(axis=1) - own, atol=1e-9)
+
+
+def test_classes_may_be_many_and_some_of_them_not_among_the_images_fitted(rng, monkeypatch):
+    monkeypatch.setattr(hard_images, "_FITTED", 30)
+    values = difficulty(rng.integers(0, 256, (20_000, 4, 4, 1), np.uint8), np.arange(20_000) // 2)
+    assert np.isfinite(values).all()
+    assert (values > -1).all()
 
 
 def test_equal_images_are_equally_hard():
