@@ -27,6 +27,7 @@ from siamese_keras.models.calibration import Calibration
 
 ECE_BINS = 15
 _BLOCK = 5_000_000  # distances that are held at once, 20 MB
+_GATHERED = 4_000_000  # numbers of each side of pairs that are held at once
 _CLUSTERED = 500_000_000  # numbers that a step of k-means compares, at most
 
 
@@ -37,7 +38,8 @@ def pair_distances(embeddings: np.ndarray, pairs: Pairs) -> np.ndarray:
         embeddings: float `[images, embedding_dim]`.
         pairs: Indices into them.
     """
-    parts = np.array_split(np.arange(len(pairs)), max(len(pairs) // 4096, 1))
+    numbers = len(pairs) * embeddings.shape[1]
+    parts = np.array_split(np.arange(len(pairs)), max(-(-numbers // _GATHERED), 1))
     return np.concatenate(
         [
             np.linalg.norm(

@@ -179,17 +179,19 @@ def _score_baselines(
     given: ImagePairs | None,
 ) -> dict[str, Any]:
     """Score baselines by the protocol, except those that do not separate pairs at all."""
-    values = sum(split.images.size for split in (dataset.test, unseen) if split is not None)
+    splits = (dataset.validation, dataset.test, unseen)
+    values = sum(split.images.size for split in splits if split is not None)
     if values > _BASELINE_VALUES:
         _log.info("Skipping the baselines: %s pixel values are too many.", f"{values:,}")
         return {}
+    knn = baselines is not None and dataset.train.images.size <= _BASELINE_VALUES
     wanted: dict[str, Embedder] = {"raw_pixels": raw_pixels}
     if baselines is not None:
         wanted = {**BASELINES, **baselines}
     found = {}
     for name, embed in wanted.items():
         try:
-            scores = score(embed, dataset, unseen, knn=baselines is not None, given=given)
+            scores = score(embed, dataset, unseen, knn=knn, given=given)
             found[name] = scores.metrics
         except TrainingError:  # such as silhouettes of photos, which are white all over
             continue

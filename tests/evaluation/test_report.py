@@ -671,4 +671,17 @@ def test_baselines_are_left_out_where_they_would_fill_the_memory(sample, caplog,
     with caplog.at_level(logging.INFO, logger="siamese_keras"):
         found = _score_baselines(None, sample, None, None)
     assert found == {}
-    assert "Skipping the baselines: 156,800 pixel values are too many." in caplog.text
+    # 100 validation and 200 test images.
+    assert "Skipping the baselines: 235,200 pixel values are too many." in caplog.text
+
+
+def test_nearest_neighbors_are_left_out_where_train_images_would_fill_the_memory(
+    sample, monkeypatch
+):
+    chosen = {"pixels": lambda images: images.reshape(len(images), -1) / 255.0}
+    monkeypatch.setattr("siamese_keras.evaluation.report._BASELINE_VALUES", 300_000)
+    found = _score_baselines(chosen, sample, None, None)  # of 392,000 values of train images
+    assert "roc_auc" in found["pixels"]["test"]
+    assert "knn_accuracy" not in found["pixels"]["retrieval"]
+    monkeypatch.undo()
+    assert "knn_accuracy" in _score_baselines(chosen, sample, None, None)["pixels"]["retrieval"]
