@@ -204,7 +204,8 @@ def check_output(path: str | os.PathLike[str], *suffixes: str) -> Path:
         suffixes: What its name may end with, such as `.npz`.
 
     Raises:
-        ArgumentError: When its name ends otherwise, its folder does not exist, or it is a folder.
+        ArgumentError: When its name ends otherwise, its folder does not exist or cannot be written
+            to, or it is a folder.
     """
     path = expanded(path)
     if path.suffix.lower() not in suffixes:
@@ -212,6 +213,10 @@ def check_output(path: str | os.PathLike[str], *suffixes: str) -> Path:
     if path.is_dir() or not path.parent.is_dir():
         expected = "must not be a folder" if path.is_dir() else "must lie in a folder that exists"
         raise ArgumentError(f"The output {expected}. Received: `{path}`")
+    if not os.access(path.parent, os.W_OK):
+        raise ArgumentError(
+            f"The output must lie in a folder that can be written to. Received: `{path}`"
+        )
     return path
 
 
