@@ -12,7 +12,7 @@ import copy
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -44,6 +44,7 @@ from siamese_keras.search import search
 from siamese_keras.serving.client import (
     ExportedModel,
     connect,
+    is_one_request,
     newest_version,
     read_model_json,
 )
@@ -254,7 +255,8 @@ class Verifier:
 
         Raises:
             ModelError: When the model is a server, which decodes files itself.
-            Others: as `embed`.
+
+        Also raises what `embed` raises.
         """
         images = as_images(images)
         self._check_shape(images)
@@ -285,9 +287,13 @@ class Verifier:
         self._check_shape(images)
         parts: list[np.ndarray] = []
         done = 0
-        is_one_request = len(images) <= self._model.batch_size
-        with contextlib.nullcontext() if is_one_request else self._one_model():
-            for batch, names in self._batches(images):
+        batches: Iterable[tuple[Batch, list[str]]] = self._batches(images)
+        at_once = len(images) <= self._model.batch_size
+        if at_once:
+            batches = list(batches)
+            at_once = is_one_request(batches[0][0])
+        with contextlib.nullcontext() if at_once else self._one_model():
+            for batch, names in batches:
                 parts.append(self._embed_batch(batch, names))
                 done += len(names)
                 if progress is not None:
@@ -310,7 +316,8 @@ class Verifier:
         Raises:
             ArgumentError: When there are not as many left as right images, `prior` is out of range,
                 or one side is arrays and the other files, which a server does not compare.
-            Others: as `embed`.
+
+        Also raises what `embed` raises.
         """
         left, right = as_images(left), as_images(right)
         if (len(left), left.is_single) != (len(right), right.is_single):
@@ -407,7 +414,8 @@ class Verifier:
             DataError: When `folder` has no image that can be read, or `path` is an index of another
                 folder, or another file.
             OSError: When the index cannot be written.
-            Others: as `embed`.
+
+        Also raises what `embed` raises.
         """
         path = check_output(path, ".npz")
         folder = expanded(folder)
@@ -441,7 +449,8 @@ class Verifier:
 
         Raises:
             DataError: When `folder` has no image that can be read.
-            Others: as `embed`.
+
+        Also raises what `embed` raises.
         """
         with self._one_model():
             return embed_folder(self.embed, expanded(folder), self._model.batch_size, progress)
@@ -465,7 +474,8 @@ class Verifier:
         Raises:
             DataError: When `source` has no image that can be read.
             ModelError: When the index is of another model.
-            Others: as `embed`.
+
+        Also raises what `embed` raises.
         """
         if Path(source).suffix.lower() == ".npz":
             return self._read_index(source)
@@ -504,15 +514,16 @@ class Verifier:
             DataError: When a folder holds no image that can be read, except the query, or the
                 index cannot be read.
             ModelError: When the index is of another model.
-            Others: as `embed`.
+
+        Also raises what `embed` raises.
         """
-        if isinstance(gallery, (str, os.PathLike)):
-            gallery = expanded(gallery)
-            if gallery.suffix.lower() == ".npz":
-                gallery = self._read_index(gallery)
-        elif isinstance(gallery, Index):
-            check_index(gallery, gallery.folder, self.embed, invert=self.invert)
         with self._one_model():
+            if isinstance(gallery, (str, os.PathLike)):
+                gallery = expanded(gallery)
+                if gallery.suffix.lower() == ".npz":
+                    gallery = self._read_index(gallery)
+            elif isinstance(gallery, Index):
+                check_index(gallery, gallery.folder, self.embed, invert=self.invert)
             return search(
                 self.embed, query, gallery, top=top, batch_size=self._model.batch_size,
                 within=within, progress=progress,
@@ -542,7 +553,8 @@ class Verifier:
             DataError: When `source` has no image that can be read, or more than a million pairs.
             ModelError: When the index is of another model, or a server has no threshold: its
                 `with_threshold` sets one.
-            Others: as `embed`.
+
+        Also raises what `embed` raises.
         """
         if self.threshold is None:
             raise ModelError(
@@ -574,8 +586,8 @@ class Verifier:
         logged with its line, and the others go on.
 
         Args:
-            pairs: CSV file with a header line; the columns `left` and `right` hold the
-                paths of image files, relative to the folder of the CSV file. Other columns
+            pairs: CSV file with a header line; the columns `left` and `right`, in any case, hold
+                the paths of image files, relative to the folder of the CSV file. Other columns
                 are kept. Commas, semicolons or tabs separate the values, in `output` too.
             output: CSV file to write, which gets the columns `distance`, `similarity`, `same` (1 or
                 0) and `error`, of which either the last or the others are empty.

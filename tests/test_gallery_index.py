@@ -11,6 +11,7 @@ import tensorflow as tf
 from siamese_keras import Verifier, fit, load_verifier
 from siamese_keras.errors import ArgumentError, DataError, ModelError
 from siamese_keras.gallery_index import Changes, build_index, read_index, write_index
+from siamese_keras.serving import client
 
 
 @pytest.fixture
@@ -173,6 +174,29 @@ def test_a_server_that_changes_its_model_meanwhile_answers_no_search(tiny, folde
         with pytest.raises(ModelError, match="switched to another model meanwhile: try again"):
             ask(Verifier(Switching(tiny, requests), None))
         ask(Verifier(Switching(tiny, 99), None))
+
+
+@pytest.mark.parametrize("requests", [1, 2, 3])
+def test_a_server_that_changes_its_model_answers_no_search_in_an_index(
+    tiny, folder, tmp_path, requests
+):
+    path = tmp_path / "gallery.npz"
+    tiny.index(folder, path)
+    served = Verifier(Switching(tiny, requests), None)
+    with pytest.raises(ModelError, match=r"switched to another model|an index of another model"):
+        served.search(folder / "0.png", path)
+
+
+def test_a_server_that_changes_its_model_between_requests_for_few_large_images_gives_no_embedding(
+    tiny, tmp_path, rng, monkeypatch
+):
+    files = [tmp_path / f"{i}.png" for i in range(4)]
+    for file in files:  # of 12 KB
+        file.write_bytes(tf.io.encode_png(rng.integers(0, 256, (64, 64, 3), np.uint8)).numpy())
+    Verifier(Switching(tiny, 0), None).embed(files)  # in a single request
+    monkeypatch.setattr(client, "_REQUEST_BYTES", 25_000)
+    with pytest.raises(ModelError, match="switched to another model meanwhile: try again"):
+        Verifier(Switching(tiny, 1), None).embed(files)
 
 
 def test_an_index_of_inverted_images_is_another_one(tiny, tiny_run, folder, tmp_path):

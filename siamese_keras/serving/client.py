@@ -62,7 +62,8 @@ class ExportedModel:
 
         Raises:
             ArgumentError: When one side is an array and the other one files.
-            Others: as `embed`.
+
+        Also raises what `embed` raises.
         """
         if isinstance(left, np.ndarray) != isinstance(right, np.ndarray):
             raise ArgumentError(
@@ -78,13 +79,18 @@ class ExportedModel:
         return {name: np.concatenate(values) for name, values in found.items()}
 
 
+def is_one_request(*batches: Batch) -> bool:
+    """Return whether batches of equally many rows are small enough for a single request."""
+    sizes = [x.nbytes if isinstance(x, np.ndarray) else sum(map(len, x)) for x in batches]
+    return len(batches[0]) < 2 or sum(sizes) <= _REQUEST_BYTES
+
+
 def _requests(*batches: Batch) -> Iterator[tuple[Batch, ...]]:
     """Cut batches of equally many rows, so that large photos come in several requests."""
-    rows = len(batches[0])
-    sizes = [x.nbytes if isinstance(x, np.ndarray) else sum(map(len, x)) for x in batches]
-    if rows < 2 or sum(sizes) <= _REQUEST_BYTES:
+    if is_one_request(*batches):
         yield batches
         return
+    rows = len(batches[0])
     for half in (slice(rows // 2), slice(rows // 2, rows)):
         yield from _requests(*(batch[half] for batch in batches))
 
