@@ -144,7 +144,7 @@ def write_comparison_page(
         raise ArgumentError(f"A comparison needs two runs. Received: {len(folders)}")
     runs = [read_results(folder) for folder in folders]
     names = _distinct_names(runs)
-    settings = [dataclasses.asdict(run.config) for run in runs]
+    settings = [_described(run) for run in runs]
     differing = [
         (setting, [_shown(values[setting]) for values in settings])
         for setting in settings[0]
@@ -203,18 +203,25 @@ def run_folders(folder: Path) -> list[Path]:
     return [folder]
 
 
+def _described(run: RunResults) -> dict[str, Any]:
+    """Return the settings of a run; those of a base model are None where it was the user's own."""
+    settings = {"base_model": None, **dataclasses.asdict(run.config)}
+    if run.facts["training"].get("own_base_model"):
+        unused = dict.fromkeys(run.config.base_model_options())
+        settings |= {"base_model": "your own", **unused}
+    return settings
+
+
 def _run_tables(run: RunResults) -> dict[str, Any]:
     groups = {name: run.metrics[name] for name in GROUPS if "accuracy" in run.metrics.get(name, {})}
     if not groups.get("test_deduplicated", {}).get("removed_images"):
         groups.pop("test_deduplicated", None)  # the test pairs once more
     default = dataclasses.asdict(Config())
     settings = [
-        (name, _shown(value), value != default[name])
-        for name, value in dataclasses.asdict(run.config).items()
+        (name, _shown(value), value != default.get(name))
+        for name, value in _described(run).items()
+        if value is not None
     ]
-    if run.facts["training"].get("own_base_model"):  # which the settings do not describe
-        unused = run.config.base_model_options()
-        settings = [("base_model", "your own", True), *(s for s in settings if s[0] not in unused)]
     notes = [GROUP_NOTES[name].format(**groups[name]) for name in groups if name in GROUP_NOTES]
     retrieval = {name: run.metrics[name] for name in ("retrieval", "unseen") if "map" in
                  run.metrics.get(name, {})}  # fmt: skip
@@ -311,6 +318,8 @@ def _read_classes(path: Path) -> list[tuple[str, int, float, float]]:
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, (list, tuple)):

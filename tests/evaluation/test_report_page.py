@@ -54,6 +54,15 @@ def test_settings_that_do_not_describe_the_users_own_base_model_are_not_shown(ru
     assert "margin" in page
 
 
+def test_a_base_model_of_the_users_own_differs_from_that_of_the_settings(scored, run, tmp_path):
+    model = json.loads((run / "model.json").read_text())
+    edit(run / "model.json", training={**model["training"], "own_base_model": True})
+    edit(run / "config.json", embedding_dim=77)  # which does not describe it
+    page = write_comparison_page([scored, run], tmp_path / "comparison.html").read_text()
+    assert "base_model" in page and "your own" in page
+    assert "77" not in page.partition("base_model")[2].partition("</table>")[0]
+
+
 def test_it_needs_no_other_file_and_no_network(scored):
     page = write_run_page(scored).read_text()
     links = re.findall(r"""(?:src|href)=["']?([^"'\s>]+)|url\(([^)]*)\)|@import""", page)
