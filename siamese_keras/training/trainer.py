@@ -18,7 +18,13 @@ from siamese_keras.config import Config
 from siamese_keras.data.open_set import hold_out_classes
 from siamese_keras.data.pairs import check_labels
 from siamese_keras.data.splits import Dataset, Split
-from siamese_keras.errors import ArgumentError, DataError, SiameseKerasError, TrainingError
+from siamese_keras.errors import (
+    ArgumentError,
+    DataError,
+    ModelError,
+    SiameseKerasError,
+    TrainingError,
+)
 from siamese_keras.evaluation.protocol import calibrate_embeddings, validation_auc
 from siamese_keras.files import expanded, locked_run
 from siamese_keras.models.backbone import build_backbone, build_head, unfreeze, with_head
@@ -352,7 +358,10 @@ def _features(backbone: keras.Model, images: np.ndarray) -> np.ndarray:
         part = np.asarray(images[start : start + _FEATURE_PART])
         return backbone.predict(part, batch_size=_FEATURE_BATCH, verbose=0)
 
-    return np.concatenate([of_part(start) for start in range(0, len(images), _FEATURE_PART)])
+    features = np.concatenate([of_part(start) for start in range(0, len(images), _FEATURE_PART)])
+    if not np.isfinite(features).all():
+        raise ModelError("`backbone` gives features that are not finite.")
+    return features
 
 
 def _extended(base: keras.Model, config: Config) -> keras.Model:
