@@ -12,6 +12,7 @@ import sys
 
 from siamese_keras.command_line import local_path, make_parser, run_program
 from siamese_keras.progress import progress_line
+from siamese_keras.train_command import data_of_run
 
 
 def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.evaluate") -> int:
@@ -20,7 +21,11 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.eva
         prog, "Score a run on its test images: metrics.json and report.html are written into it."
     )
     parser.add_argument("run", type=local_path, metavar="RUN", help="folder that training wrote")
-    parser.add_argument("--data-dir", type=local_path, help="folder or file with the data")
+    parser.add_argument(
+        "--data-dir",
+        type=local_path,
+        help="folder or file with the data (default: that of the training)",
+    )
     parser.add_argument(
         "--cache-dir",
         type=local_path,
@@ -48,8 +53,12 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.eva
         verifier = load_verifier(options.run)
         if verifier.outer_model is None or verifier.config is None:
             raise ModelError(f"`{options.run}` is not the folder of a run.")
+        data_dir, cache_dir = options.data_dir, options.cache_dir
+        if data_dir is None:
+            data_dir, its_cache = data_of_run(options.run)
+            cache_dir = cache_dir or its_cache
         dataset = load_config_dataset(
-            verifier.config, options.data_dir, cache_dir=options.cache_dir,
+            verifier.config, data_dir, cache_dir=cache_dir,
             progress=progress_line("images"),
         )  # fmt: skip
         report = verifier.evaluate(

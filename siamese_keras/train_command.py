@@ -76,22 +76,14 @@ def resumed_command(run_dir: Path, options: argparse.Namespace) -> Command:
             damaged.
         OSError: When it cannot be read.
     """
-    path = run_dir / COMMAND
     settings = run_dir / "config.json"
-    try:
-        config = Config.load(settings) if settings.is_file() else None
-        if path.is_file():
-            command = _parsed(json.loads(path.read_text(encoding="utf-8")))
-        elif config is not None:
-            command = Command(config)
-        else:
-            raise ArgumentError(f"There is no run to resume in `{run_dir}`: it has no checkpoints.")
-        config = config or command.config
-    except (
-        TypeError, KeyError, AttributeError, RecursionError, json.JSONDecodeError,
-        UnicodeDecodeError,
-    ) as error:  # fmt: skip
-        raise ArgumentError(f"`{path}` is damaged: {error!r}") from None
+    config = Config.load(settings) if settings.is_file() else None
+    command = _saved_command(run_dir)
+    if command is None and config is not None:
+        command = Command(config)
+    if command is None:
+        raise ArgumentError(f"There is no run to resume in `{run_dir}`: it has no checkpoints.")
+    config = config or command.config
     chosen = chosen_settings(options)
     differing = [
         f"{option_name(name)} {value}, before {getattr(config, name)}"
@@ -103,6 +95,34 @@ def resumed_command(run_dir: Path, options: argparse.Namespace) -> Command:
     return dataclasses.replace(
         command, config=dataclasses.replace(config, **chosen), **_given(options)
     )
+
+
+def data_of_run(run_dir: Path) -> tuple[Path | None, Path | None]:
+    """Return `data_dir` and `cache_dir` of the training that wrote a run, as far as it had any.
+
+    Raises:
+        ArgumentError: When the command of the run is damaged.
+        OSError: When it cannot be read.
+    """
+    run_dir = run_dir.resolve()  # since `.` has a parent as well
+    for folder in (run_dir, run_dir.parent):
+        command = _saved_command(folder)
+        if command and (folder == run_dir or command.seeds):
+            return command.data_dir, command.cache_dir
+    return None, None
+
+
+def _saved_command(run_dir: Path) -> Command | None:
+    path = run_dir / COMMAND
+    if not path.is_file():
+        return None
+    try:
+        return _parsed(json.loads(path.read_text(encoding="utf-8")))
+    except (
+        TypeError, KeyError, AttributeError, RecursionError, json.JSONDecodeError,
+        UnicodeDecodeError,
+    ) as error:  # fmt: skip
+        raise ArgumentError(f"`{path}` is damaged: {error!r}") from None
 
 
 def _parsed(content: dict[str, Any]) -> Command:

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers.tiny import SAMPLE
+from helpers.tiny import SAMPLE, TINY
 
 from siamese_keras import load_verifier
 from siamese_keras.errors import ModelError
 from siamese_keras.evaluate import main
+from siamese_keras.evaluation import report
+from siamese_keras.train_command import Command, data_of_run
 
 
 @pytest.fixture
@@ -59,7 +61,31 @@ def test_other_data_than_those_of_the_training_are_refused(run, tmp_path, capsys
         main([str(tmp_path), "--traceback"])
 
 
-def test_a_run_of_own_files_needs_their_folder(run, capsys):
+@pytest.fixture
+def without_figures(monkeypatch):
+    monkeypatch.setattr(report, "report_figures", lambda *_: {})  # they take seconds to draw
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_without_data_dir_the_data_are_those_that_the_run_was_trained_on(run, tmp_path, capsys):
+    Command(TINY, data_dir=SAMPLE).save(run)
+    assert main([str(run)]) == 0
+    capsys.readouterr()
+    Command(TINY, data_dir=tmp_path / "moved").save(run)
+    assert f"{tmp_path / 'moved'}" in refused(capsys, run)
+    assert main([str(run), "--data-dir", str(SAMPLE)]) == 0
+
+
+def test_runs_of_several_seeds_have_one_command(run, tmp_path):
+    folders = tmp_path / "seeds" / "seed-0", tmp_path / "photos" / "run"
+    for folder in folders:
+        folder.mkdir(parents=True)
+    Command(TINY, seeds=(0, 1), data_dir=SAMPLE, cache_dir=tmp_path).save(folders[0].parent)
+    Command(TINY, data_dir=SAMPLE).save(folders[1].parent)
+    assert [data_of_run(folder) for folder in folders] == [(SAMPLE, tmp_path), (None, None)]
+
+
+def test_a_run_of_own_files_that_has_no_command_needs_their_folder(run, capsys):
     assert "name it with --data-dir" in refused(capsys, run)
 
 
@@ -77,6 +103,7 @@ def test_what_is_not_a_run_is_refused(run, exported, tmp_path, capsys):
     )
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_test_pairs_of_a_protocol_of_its_own(run, sample, tmp_path, capsys):
     """Some of them with an image that was trained on: that is told."""
     images = [*sample.test.images[:5], sample.train.images[0]]
