@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import json
 import logging
 import os
 import signal
@@ -194,7 +195,7 @@ def config_from_options(parser: argparse.ArgumentParser, options: argparse.Names
     A value out of range ends the program as argparse does: one line and exit status 2.
     """
     try:
-        start = Config.load(options.config) if options.config else PRESETS[options.preset or "fast"]
+        start = _of_run(options.config) if options.config else PRESETS[options.preset or "fast"]
         chosen = chosen_settings(options)
         config = dataclasses.replace(start, **chosen)
     except (ArgumentError, OSError) as error:
@@ -202,6 +203,22 @@ def config_from_options(parser: argparse.ArgumentParser, options: argparse.Names
     for name, reason in _without_effect(config).items():
         if name in chosen:
             parser.error(f"argument {option_name(name)}: not allowed {reason}")
+    return config
+
+
+def _of_run(path: Path) -> Config:
+    """Read the settings of a run, which must describe its base model."""
+    config = Config.load(path)
+    try:
+        facts = json.loads(path.with_name("model.json").read_text(encoding="utf-8"))
+        is_own = facts["training"]["own_base_model"]
+    except (OSError, ValueError, LookupError, TypeError):
+        is_own = False  # settings alone, without the run
+    if is_own:
+        raise ArgumentError(
+            "argument --config: expected a run that was trained with the settings alone. "
+            f"Received: `{path}`, of a base model that was given to `fit`"
+        )
     return config
 
 

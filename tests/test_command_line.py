@@ -171,6 +171,17 @@ def test_a_file_that_is_not_one_of_settings_is_one_line_and_status_2(tmp_path, c
     assert "`epochs` must be at least 1" in refused(capsys, *settings, "--epochs", "0")
 
 
+def test_settings_that_do_not_describe_the_base_model_of_their_run_are_refused(tmp_path, capsys):
+    PRESETS["fast"].save(tmp_path / "config.json")
+    facts = tmp_path / "model.json"
+    facts.write_text('{"training": {"own_base_model": false}}')
+    assert parse("--config", tmp_path / "config.json") == PRESETS["fast"]
+    facts.write_text('{"training": {"own_base_model": true}}')
+    assert "of a base model that was given to `fit`" in refused(
+        capsys, "--config", tmp_path / "config.json"
+    )
+
+
 def test_help_shows_every_setting_once_in_its_group():
     options, _, _ = parser().format_help().partition("In parentheses:")
     titles = dict.fromkeys(field.metadata["group"] for field in dataclasses.fields(Config))
