@@ -97,22 +97,29 @@ def _printable(text: str) -> str:
 
 def _header(path: Path, reader: Any) -> list[str]:
     names: list[str] = next(reader, [])
-    if missing := [name for name in _COLUMNS if name not in names]:
+    columns = _columns(names)
+    if missing := [name for name in _COLUMNS if name not in columns]:
         received = _printable(",".join(names)[:80]) or "none"
         raise DataError(
             f"`{path}` must begin with a header line that has the columns left and right. "
             f"Missing: {', '.join(missing)}. Received: {received}"
         )
-    if taken := [name for name in _ADDED if name in names]:
+    if taken := [name for name in _ADDED if name in columns]:
         raise DataError(
             f"`{path}` must not have columns that the output adds: rename {', '.join(taken)}."
         )
-    check_columns(path, names, _COLUMNS)
+    check_columns(path, columns, _COLUMNS)
     return names
 
 
+def _columns(names: Sequence[str]) -> list[str]:
+    """Return the names of a header as they are looked up, as those of a list of images."""
+    return [name.strip().casefold() for name in names]
+
+
 def _rows(reader: Any, names: Sequence[str], folder: Path) -> Iterator[Row]:
-    places = [names.index(name) for name in _COLUMNS]
+    columns = _columns(names)
+    places = [columns.index(name) for name in _COLUMNS]
     for values in reader:
         if not values:  # an empty line
             continue
