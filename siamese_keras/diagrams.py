@@ -44,6 +44,11 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.dia
     add_config_options(parser, group="base model")
     options = parser.parse_args(argv)
     config = config_from_options(parser, options)
+    if options.output.suffix.lower() == ".png" and not options.output.is_dir():
+        parser.error(
+            "argument --output: expected a folder, to which two files are written, not "
+            f"{str(options.output)!r}"
+        )
 
     def program() -> None:
         from siamese_keras.models.diagrams import draw_diagrams

@@ -58,6 +58,7 @@ def test_a_pretrained_network_is_refused_and_not_drawn_as_another_one(tmp_path, 
     [
         (["--image-shape", "28", "28"], "--image-shape: expected 3 arguments"),
         (["--embedding-dim", "0"], "`embedding_dim` must be at least 1"),
+        (["--output", "base.png"], "expected a folder, to which two files are written, not 'base."),
         (["--epochs", "3"], "unrecognized arguments: --epochs 3"),
         (["--run-dir", "run"], "unrecognized arguments: --run-dir run"),
     ],
