@@ -242,12 +242,13 @@ def pairs_of(
     # waits for it, up to a minute. There is nothing to tune here.
     options = tf.data.Options()
     options.autotune.enabled = False
+    as_it_is = tf.autograph.experimental.do_not_convert  # converting takes longer than tracing
     # Not from a generator: in TensorFlow 2.21 one makes the whole process hand memory back to the
     # system after each use, and a step then takes up to 1.8 times as long (docs/experiments.md).
     return (
         tf.data.Dataset.range(len(parts) * first_step, len(parts) * steps * epochs)
-        .map(draw)
-        .map(gather, num_parallel_calls=2)
+        .map(as_it_is(draw))
+        .map(as_it_is(gather), num_parallel_calls=2)
         .prefetch(2)
         .with_options(options)
     )
