@@ -78,6 +78,7 @@ def whole(tmp_path_factory):
     return run
 
 
+@pytest.mark.usefixtures("without_files")
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_training_that_is_killed_in_any_phase_ends_as_the_whole_one(
     folders, whole, phase, monkeypatch
@@ -118,9 +119,8 @@ def file_limit():
 
 
 def test_a_full_disk_ends_the_training_and_leaves_the_checkpoint_before(
-    sample, tmp_path, file_limit
+    sample, tiny, tmp_path, file_limit
 ):
-    whole = fit(sample, TINY, run_dir=tmp_path / "whole", verbose=0)
     run, before = tmp_path / "run", resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     full = AtEpochEnd(1, lambda: file_limit(4000))
     with pytest.raises(OSError, match="File too large"):
@@ -130,7 +130,7 @@ def test_a_full_disk_ends_the_training_and_leaves_the_checkpoint_before(
     assert names == [f"epoch-00000{epoch}-step-000000000.npz" for epoch in (0, 1)]
     resumed = fit(sample, TINY, run_dir=run, resume=True, verbose=0)
     for found, expected in zip(
-        resumed.base_model.get_weights(), whole.base_model.get_weights(), strict=True
+        resumed.base_model.get_weights(), tiny.base_model.get_weights(), strict=True
     ):
         np.testing.assert_array_equal(found, expected)
 

@@ -7,9 +7,9 @@ from siamese_keras import report
 
 def test_one_run_and_several(tiny, tiny_run, sample, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for name in ("first", "second"):
-        shutil.copytree(tiny_run, tmp_path / name)
-        tiny.evaluate(sample).save(tmp_path / name)
+    shutil.copytree(tiny_run, tmp_path / "first")
+    tiny.evaluate(sample).save(tmp_path / "first")
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
     assert report.main(["first"]) == 0
     assert capsys.readouterr().out == "written: first/report.html\n"
     assert report.main(["first", "second"]) == 0

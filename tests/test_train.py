@@ -387,8 +387,11 @@ def test_a_training_that_fails_is_one_line_or_a_traceback(fits, capfd):
         main(["--dataset", "idx", "--traceback"])
 
 
-def test_many_classes_of_few_photos_need_no_option_but_folder_and_size(tmp_path, rng, capsys):
+def test_many_classes_of_few_photos_need_no_option_but_folder_and_size(
+    tmp_path, rng, capsys, monkeypatch
+):
     """Train, evaluate, export and predict on 120 patterns with 4 noisy images each."""
+    monkeypatch.setattr(report, "report_figures", lambda *_: {})  # which take seconds to draw
     for label in range(120):
         pattern = rng.integers(0, 2, (8, 8, 1), np.uint8) * 200
         folder = tmp_path / "patterns" / f"pattern {label}"
@@ -404,7 +407,7 @@ def test_many_classes_of_few_photos_need_no_option_but_folder_and_size(tmp_path,
     assert "There are many classes" in err
     assert "24 unseen classes" in out
     assert "24-way" in out
-    assert evaluate.main([str(run), "--data-dir", str(tmp_path / "patterns")]) == 0
+    assert evaluate.main([str(run)]) == 0
     classes = (run / "classes.csv").read_text().splitlines()
     assert classes[0] == "class,label,images,sensitivity,specificity"
     assert len(classes) == 25
@@ -416,8 +419,11 @@ def test_many_classes_of_few_photos_need_no_option_but_folder_and_size(tmp_path,
     assert "same" in capsys.readouterr().out
 
 
-def test_a_folder_needs_no_options_and_the_run_records_what_was_chosen(tmp_path, sample, capsys):
+def test_a_folder_needs_no_options_and_the_run_records_what_was_chosen(
+    tmp_path, sample, capsys, monkeypatch
+):
     """Size and channels come from the images; a broken one is skipped, or refused."""
+    monkeypatch.setattr(report, "report_figures", lambda *_: {})
     for label, name in enumerate(("boot", "bag")):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for i, image in enumerate(sample.train.images[sample.train.labels == label][:20]):

@@ -24,7 +24,9 @@ tf.config.threading.set_inter_op_parallelism_threads(8)
 two = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
 dataset = load_dataset("idx", data_dir=SAMPLE, validation_size=100)
-config = dataclasses.replace(TINY, batch_size=48, dropout=0.5, units=(16,), augment="shift")
+config = dataclasses.replace(
+    TINY, batch_size=48, filters=(4,), dropout=0.5, units=(16,), augment="shift"
+)
 
 
 class KilledError(Exception):

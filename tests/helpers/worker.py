@@ -23,7 +23,7 @@ folder, epochs = Path(sys.argv[1]), int(sys.argv[2])
 index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
 connect_workers()
 dataset = load_dataset("idx", data_dir=SAMPLE, validation_size=100)
-config = dataclasses.replace(TINY, epochs=epochs, schedule="constant", batch_size=48)
+config = dataclasses.replace(TINY, filters=(4,), epochs=epochs, schedule="constant", batch_size=48)
 verbose = 2 if index == 0 else 0
 try:
     verifier = fit(

@@ -24,7 +24,7 @@ from siamese_keras.models.outer_model import build_outer_model
 from siamese_keras.serving import exporter
 from siamese_keras.serving.client import read_model_json, versions
 from siamese_keras.serving.exporter import export, verify
-from siamese_keras.serving.signatures import build_signatures, example_requests
+from siamese_keras.serving.signatures import example_requests
 
 SAVED_MODELS = Path(__file__).parents[2] / "saved_models"
 CALIBRATION = Calibration(threshold=0.5, slope=3.0)
@@ -54,21 +54,6 @@ def quick(monkeypatch):
 
     monkeypatch.setattr(exporter, "build_signatures", signatures)
     monkeypatch.setattr(exporter, "verify", lambda *_: None)
-
-
-@pytest.fixture
-def without_files(monkeypatch):
-    """Export and verify the two signatures that are soon traced, which decode no files."""
-    names = ("serving_default", "embed")
-
-    def signatures(*arguments):
-        return {name: build_signatures(*arguments)[name] for name in names}
-
-    def requests(*arguments, **options):
-        return {name: example_requests(*arguments, **options)[name] for name in names}
-
-    monkeypatch.setattr(exporter, "build_signatures", signatures)
-    monkeypatch.setattr(exporter, "example_requests", requests)
 
 
 def test_every_variable_is_stored_once(exported, tiny):

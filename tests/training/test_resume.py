@@ -16,7 +16,7 @@ from siamese_keras.training.checkpoints import Checkpoint, newest_checkpoint, wr
 
 # Dropout and augmentation draw random numbers, batch normalization counts, Muon has momentum.
 CONFIG = dataclasses.replace(
-    TINY, units=(16,), dropout=0.5, augment="flip-shift", min_steps=30, epochs=3
+    TINY, filters=(4,), units=(16,), dropout=0.5, augment="flip-shift", min_steps=30, epochs=3
 )
 STEPS = 10  # of an epoch: two passes of 5
 
@@ -121,6 +121,13 @@ def test_a_training_without_a_checkpoint_begins_again(sample, whole, tmp_path):
     assert_equal(train(sample, tmp_path, resume=True), whole)
 
 
+@pytest.fixture(scope="module")
+def killed_run(sample, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("killed")
+    killed(sample, folder, STEPS + 4, checkpoint_minutes=1e-9)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -129,19 +136,17 @@ def test_a_training_without_a_checkpoint_begins_again(sample, whole, tmp_path):
         ({"epochs": 5}, r"`epochs` can be changed only where the learning rate does not depend"),
     ],
 )
-def test_other_settings_are_refused(sample, tmp_path, change, message):
-    killed(sample, tmp_path, 2)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+def test_other_settings_are_refused(sample, killed_run, change, message):
+    before = {path: path.read_bytes() for path in killed_run.rglob("*") if path.is_file()}
     with pytest.raises(ArgumentError, match=message):
-        train(sample, tmp_path, dataclasses.replace(CONFIG, **change), resume=True)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+        train(sample, killed_run, dataclasses.replace(CONFIG, **change), resume=True)
+    assert {path: path.read_bytes() for path in killed_run.rglob("*") if path.is_file()} == before
 
 
-def test_another_dataset_is_refused(sample, tmp_path):
-    killed(sample, tmp_path, 2)
+def test_another_dataset_is_refused(sample, killed_run):
     other = dataclasses.replace(sample, train=sample.validation, validation=sample.train)
     with pytest.raises(ArgumentError, match="dataset must be the one that the training began with"):
-        train(other, tmp_path, resume=True)
+        train(other, killed_run, resume=True)
 
 
 def test_another_model_is_refused(sample, tmp_path):
@@ -153,13 +158,6 @@ def test_another_model_is_refused(sample, tmp_path):
     killed(sample, tmp_path, STEPS + 1, base_model=own(4))
     with pytest.raises(DataError, match="are of another model: the shapes of its model differ"):
         train(sample, tmp_path, resume=True, base_model=own(5))
-
-
-@pytest.fixture(scope="module")
-def killed_run(sample, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("killed")
-    killed(sample, folder, STEPS + 4, checkpoint_minutes=1e-9)
-    return folder
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from siamese_keras.training import trainer
 from siamese_keras.training.checkpoints import newest_checkpoint
 
 SHORT = dataclasses.replace(TINY, epochs=1)
+TINY_MLP = dataclasses.replace(TINY, architecture="mlp")
 STEPS = 5  # of an epoch of TINY: 500 train images, 50 left and 50 right ones in a batch
 
 
@@ -144,6 +145,8 @@ def test_every_preset_trains(preset, sample, backbone_file):
     )
     if config.backbone:  # whose weights would have to be downloaded
         config = dataclasses.replace(config, backbone=str(backbone_file), backbone_stages=3)
+    elif config.architecture != "mlp":
+        config = dataclasses.replace(config, filters=tuple(n // 4 for n in config.filters))
     verifier = fit(sample, config, verbose=0)
     assert np.isfinite(verifier.history["val_loss"]).all()
 
@@ -308,6 +311,7 @@ def test_the_step_is_traced_once(sample):
     assert len(calls) == 2  # left and right
 
 
+@pytest.mark.usefixtures("without_files")
 def test_a_base_model_of_the_users_own_is_trained_saved_and_exported(sample, tmp_path):
     own = own_model()
     before = own.get_weights()
@@ -686,10 +690,10 @@ def test_paths_may_be_named_from_the_home_folder(sample, tmp_path, monkeypatch):
 
 def test_validation_classes_decide_and_test_classes_are_not_shown(sample):
     dataset = by_class(sample)
-    verifier = fit(dataset, TINY, verbose=0)
+    verifier = fit(dataset, TINY_MLP, verbose=0)
     assert verifier.calibration == calibrate(verifier.embed, dataset.validation)
     other = dataclasses.replace(dataset, test=dataset.test.take(np.arange(len(dataset.test))[::-1]))
-    again = fit(other, TINY, verbose=0)
+    again = fit(other, TINY_MLP, verbose=0)
     np.testing.assert_allclose(weights(again), weights(verifier), atol=1e-5)
     assert verifier.evaluate(dataset).metrics["open_set"]["num_classes"] == 3
 
@@ -721,6 +725,7 @@ def network_weights(model):
     }
 
 
+@pytest.mark.usefixtures("without_files")
 @pytest.mark.parametrize("fine_tune", [0, 2])
 def test_a_head_is_trained_on_features_of_a_backbone(sample, backbone_file, tmp_path, fine_tune):
     config = dataclasses.replace(
@@ -784,10 +789,11 @@ def test_what_does_not_go_with_a_backbone_is_refused(sample, backbone_file):
 
 def test_a_run_records_what_the_images_were_loaded_by(sample):
     """Whatever the settings say: `evaluate` loads the same images by them."""
-    config = fit(sample, dataclasses.replace(TINY, dataset="kmnist"), verbose=0).config
+    wrong = dataclasses.replace(SHORT, dataset="kmnist")
+    config = fit(sample, wrong, base_model=own_model(), verbose=0).config
     assert (config.dataset, config.validation_size) == ("idx", 100)
     own = Dataset(sample.train, sample.validation, sample.test, sample.class_names, name="mine")
-    assert fit(own, TINY, verbose=0).config.dataset == "mine"
+    assert fit(own, SHORT, base_model=own_model(), verbose=0).config.dataset == "mine"
 
 
 def test_a_model_of_your_own_must_have_the_length_that_a_loss_assumes(sample):
