@@ -12,7 +12,7 @@ PROGRAMS = {
     "train": "train a Siamese network, score it and write a run",
     "evaluate": "score a run on its test images",
     "report": "write the report page of a run, or compare several",
-    "export": "export a run as a SavedModel for TensorFlow Serving",
+    "export": "export a run for TensorFlow Serving, LiteRT or ONNX",
     "predict": "compare image files, or search a folder or an index",
     "demo": "open a page to compare and search images in a browser",
     "index": "embed a folder of images, for quick searches",

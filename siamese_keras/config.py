@@ -194,7 +194,7 @@ class Config:
         at_least=0,
     )
     fine_tune_learning_rate: float = _option(
-        1e-5, "pretrained backbone", "learning rate of these epochs", above=0
+        1e-5, "pretrained backbone", "learning rate of the --fine-tune epochs", above=0
     )
 
     loss: LossKind = _option(

@@ -46,8 +46,8 @@ def add_invert_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--invert",
         action="store_true",
-        help="invert the images: for dark objects on a light background, as in most photos; "
-        "Fashion-MNIST shows light objects on black",
+        help="invert the images: for dark objects on a light background when the training images "
+        "show light objects on black, as Fashion-MNIST does",
     )
 
 
@@ -61,7 +61,7 @@ def add_threshold_options(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         type=_number("a distance of at least 0", lambda x: x >= 0),
         metavar="DISTANCE",
-        help="this distance",
+        help="decide at this distance",
     )
     group.add_argument(
         "--far",
@@ -74,8 +74,8 @@ def add_threshold_options(parser: argparse.ArgumentParser) -> None:
         "--prior",
         type=_number("a share between 0 and 1", lambda x: 0 < x < 1),
         metavar="SHARE",
-        help="the threshold with the fewest errors when this share of all pairs are same pairs, "
-        "such as 0.01",
+        help="the threshold with the fewest errors if this share of all pairs is same, such as "
+        "0.01",
     )
 
 

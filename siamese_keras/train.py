@@ -86,7 +86,8 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.tra
     parser.add_argument(
         "--name",
         type=model_name,
-        help="name to export the model under (default: that of the dataset, its folder or file)",
+        help="name to export the model under (default: the name of the dataset, or of its folder "
+        "or file)",
     )
     parser.add_argument(
         "--baselines",

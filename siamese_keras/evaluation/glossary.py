@@ -11,7 +11,7 @@ GROUPS = {
     "given_pairs": "given pairs",
 }
 GROUP_NOTES = {
-    "test_hard": "Hard pairs: the different ones are of the classes most easily confused.",
+    "test_hard": "Hard pairs: the different pairs are of classes that are easily confused.",
     "test_deduplicated": "Without duplicates: without the {removed_images:,} test images that are "
     "also training or validation images.",
     "unseen": "Unseen classes: pairs of classes that are not in the training data.",
