@@ -313,7 +313,7 @@ def plot_accuracy_over_time() -> Figure:
     axes.xaxis.set_major_formatter("{x:g}")
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(framealpha=0.9, edgecolor="none", fontsize=8, loc="lower right")
     return figure
 
 
