@@ -35,7 +35,7 @@ from siamese_keras.command_line import (
 )
 from siamese_keras.config import Config
 from siamese_keras.errors import ArgumentError
-from siamese_keras.files import check_outside, clear_unused, locked_run, write_json
+from siamese_keras.files import COMMAND, check_outside, clear_unused, locked_run, write_json
 from siamese_keras.progress import progress_line
 from siamese_keras.train_command import Command, resumable, resume_command, resumed_command
 
@@ -256,7 +256,7 @@ def _train(
     from siamese_keras.training.trainer import fit
 
     callbacks = [] if options.quiet else [EpochLines(config.epochs + config.fine_tune)]
-    if command.seeds and options.resume:  # whose epochs are in no other file
+    if options.resume and (options.resume / COMMAND).is_file():  # for the next time
         save = keras.callbacks.LambdaCallback(on_train_begin=lambda _: command.save(options.resume))
         callbacks = [*callbacks, save]
     if not options.quiet:
