@@ -113,8 +113,8 @@ def _header(path: Path, reader: Any) -> list[str]:
 
 
 def _columns(names: Sequence[str]) -> list[str]:
-    """Return the names of a header as they are looked up, as those of a list of images."""
-    return [name.strip().casefold() for name in names]
+    """Return the names of columns in lower case, in which they are looked up."""
+    return [name.casefold() for name in names]
 
 
 def _rows(reader: Any, names: Sequence[str], folder: Path) -> Iterator[Row]:

@@ -74,7 +74,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
             # A pipe cannot go back to its first line.
             lines = itertools.chain([header], file)
             reader = csv.DictReader(lines, delimiter=delimiter_of(header))
-            names = reader.fieldnames or []
+            names = reader.fieldnames = [name.casefold() for name in reader.fieldnames or ()]
             if missing := [name for name in _COLUMNS if name not in names]:
                 raise DataError(
                     f"`{path}` must have the columns {', '.join(_COLUMNS)}. Missing: "

@@ -72,6 +72,11 @@ def test_values_may_be_separated_by_semicolons(folder):
     np.testing.assert_array_equal(read_pair_file(path, SHAPE).pairs.different, [0, 1])
 
 
+def test_columns_are_found_in_any_case(folder):
+    path = write(folder, "1,a.png,b.png", "0,a.png,c.png", header="Same,LEFT,right")
+    np.testing.assert_array_equal(read_pair_file(path, SHAPE).pairs.different, [0, 1])
+
+
 def test_a_file_that_is_no_list_of_pairs_is_named(folder):
     with pytest.raises(DataError, match=r"columns left, right, same\. Missing: right, same"):
         read_pair_file(write(folder, "a.png,1", header="left,equal"), SHAPE)
