@@ -216,8 +216,8 @@ def _of_run(path: Path) -> Config:
         is_own = False  # settings alone, without the run
     if is_own:
         raise ArgumentError(
-            "argument --config: expected a run that was trained with the settings alone. "
-            f"Received: `{path}`, of a base model that was given to `fit`"
+            "argument --config: expected settings that describe the base model of their run. "
+            f"Received: `{path}`, of a run whose base model was given to `fit`"
         )
     return config
 

@@ -24,12 +24,13 @@ def main(argv: list[str] | None = None, prog: str = "python -m siamese_keras.eva
     parser.add_argument(
         "--data-dir",
         type=local_path,
-        help="folder or file with the data (default: that of the training)",
+        help="folder or file with the data (default: where the training read them)",
     )
     parser.add_argument(
         "--cache-dir",
         type=local_path,
-        help="keep the decoded pixels of image files in this folder, not in memory",
+        help="keep the decoded pixels of image files in this folder, not in memory (default: the "
+        "cache of the training, if it had one, unless --data-dir is given)",
     )
     parser.add_argument(
         "--baselines",

@@ -213,7 +213,7 @@ def check_output(path: str | os.PathLike[str], *suffixes: str) -> Path:
     if path.is_dir() or not path.parent.is_dir():
         expected = "must not be a folder" if path.is_dir() else "must lie in a folder that exists"
         raise ArgumentError(f"The output {expected}. Received: `{path}`")
-    if not os.access(path.parent, os.W_OK):
+    if not os.access(Path(os.path.realpath(path)).parent, os.W_OK):  # where a link leads
         raise ArgumentError(
             f"The output must lie in a folder that can be written to. Received: `{path}`"
         )

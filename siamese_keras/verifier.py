@@ -410,7 +410,8 @@ class Verifier:
             How many images were embedded, kept and removed.
 
         Raises:
-            ArgumentError: When `path` does not end in `.npz`.
+            ArgumentError: When `path` does not end in `.npz`, or its folder does not exist or
+                cannot be written to.
             DataError: When `folder` has no image that can be read, or `path` is an index of another
                 folder, or another file.
             OSError: When the index cannot be written.
@@ -598,8 +599,8 @@ class Verifier:
             How many pairs were compared, and how many could not be.
 
         Raises:
-            ArgumentError: When `prior` is out of range, or `output` does not end in `.csv` or is
-                the file of the pairs.
+            ArgumentError: When `prior` is out of range, or `output` does not end in `.csv`, is the
+                file of the pairs, or lies in a folder that does not exist or cannot be written to.
             DataError: When `pairs` lacks a column or is not CSV; nothing is written.
             ModelError: When the model is a server, or does not answer.
             OSError: When a CSV file cannot be read or written.

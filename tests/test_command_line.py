@@ -177,7 +177,7 @@ def test_settings_that_do_not_describe_the_base_model_of_their_run_are_refused(t
     facts.write_text('{"training": {"own_base_model": false}}')
     assert parse("--config", tmp_path / "config.json") == PRESETS["fast"]
     facts.write_text('{"training": {"own_base_model": true}}')
-    assert "of a base model that was given to `fit`" in refused(
+    assert "of a run whose base model was given to `fit`" in refused(
         capsys, "--config", tmp_path / "config.json"
     )
 

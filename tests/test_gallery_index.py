@@ -300,7 +300,7 @@ def test_a_file_of_another_kind_is_named(tmp_path, content):
         read_index(path)
 
 
-def test_where_an_index_cannot_be_written(tiny, folder, tmp_path):
+def test_where_an_index_cannot_be_written(tiny, folder, tmp_path, monkeypatch):
     (tmp_path / "folder.npz").mkdir()
     for name, message in (
         ("gallery.zip", r"must end in \.npz"),
@@ -309,6 +309,10 @@ def test_where_an_index_cannot_be_written(tiny, folder, tmp_path):
     ):
         with pytest.raises(ArgumentError, match=message):
             tiny.index(folder, tmp_path / name)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(tiny, "embed", None)  # the error comes before the work
+    with pytest.raises(ArgumentError, match=r"a folder that can be written to\. Received: `.*here"):
+        tiny.index(folder, tmp_path / "here.npz")
 
 
 def test_a_failed_write_leaves_the_index_as_it_was(tiny, folder, tmp_path, monkeypatch):

@@ -184,7 +184,13 @@ def _score_baselines(
     if values > _BASELINE_VALUES:
         _log.info("Skipping the baselines: %s pixel values are too many.", f"{values:,}")
         return {}
-    knn = baselines is not None and dataset.train.images.size <= _BASELINE_VALUES
+    trained = dataset.train.images.size
+    knn = baselines is not None and trained <= _BASELINE_VALUES
+    if baselines is not None and not knn:
+        _log.info(
+            "Skipping the nearest neighbors of the baselines: %s pixel values of training images "
+            "are too many.", f"{trained:,}",
+        )  # fmt: skip
     wanted: dict[str, Embedder] = {"raw_pixels": raw_pixels}
     if baselines is not None:
         wanted = {**BASELINES, **baselines}

@@ -37,7 +37,9 @@ def test_pair_distances_equal_a_loop(clouds):
     np.testing.assert_allclose(metrics.pair_distances(embeddings, pairs), expected, atol=1e-6)
 
 
-def test_pair_distances_of_many_pairs_keep_their_order(clouds, rng):
+@pytest.mark.parametrize("gathered", [1, 1_000, 4_000_000])
+def test_pair_distances_of_many_pairs_keep_their_order(clouds, rng, gathered, monkeypatch):
+    monkeypatch.setattr(metrics, "_GATHERED", gathered)
     embeddings, labels = clouds
     left, right = rng.integers(0, len(labels), (2, 10_000))
     found = metrics.pair_distances(embeddings, Pairs(left, right, np.zeros(10_000, np.float32)))

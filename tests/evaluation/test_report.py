@@ -676,11 +676,13 @@ def test_baselines_are_left_out_where_they_would_fill_the_memory(sample, caplog,
 
 
 def test_nearest_neighbors_are_left_out_where_train_images_would_fill_the_memory(
-    sample, monkeypatch
+    sample, caplog, monkeypatch
 ):
     chosen = {"pixels": lambda images: images.reshape(len(images), -1) / 255.0}
     monkeypatch.setattr("siamese_keras.evaluation.report._BASELINE_VALUES", 300_000)
-    found = _score_baselines(chosen, sample, None, None)  # of 392,000 values of train images
+    with caplog.at_level(logging.INFO, logger="siamese_keras"):
+        found = _score_baselines(chosen, sample, None, None)
+    assert "nearest neighbors of the baselines: 392,000 pixel values of training" in caplog.text
     assert "roc_auc" in found["pixels"]["test"]
     assert "knn_accuracy" not in found["pixels"]["retrieval"]
     monkeypatch.undo()
