@@ -106,8 +106,9 @@ def fit(
             settings do not fit, or are not those of the checkpoint.
         DataError: When a split has fewer than two classes or only one image of each, or all
             checkpoints are damaged.
-        ModelError: When the backbone cannot be loaded, downloaded or built, or `base_model` does
-            not map images to embeddings `[batch, embedding_dim]`.
+        ModelError: When the backbone cannot be loaded, downloaded or built, or gives features that
+            are not finite, or `base_model` does not map images to embeddings
+            `[batch, embedding_dim]`.
         SiameseKerasError: When Keras does not use its TensorFlow backend.
         TrainingError: When the loss is no longer finite, the embedding collapses, another worker is
             lost, or the model does not separate same from different pairs. The models are in
@@ -323,6 +324,11 @@ def _fit_with_backbone(
     number = sum(map(len, images.values()))
     _log.info("Computing the features of %d images with %s.", number, config.backbone)
     features = {part: _features(backbone, values) for part, values in images.items()}
+    if not all(np.isfinite(values).all() for values in features.values()):
+        raise ModelError(
+            "`backbone` must give finite features. Received: NaN or infinity from "
+            f"`{config.backbone}`"
+        )
     head = build_head(
         features["train"],
         units=config.units,
@@ -358,10 +364,7 @@ def _features(backbone: keras.Model, images: np.ndarray) -> np.ndarray:
         part = np.asarray(images[start : start + _FEATURE_PART])
         return backbone.predict(part, batch_size=_FEATURE_BATCH, verbose=0)
 
-    features = np.concatenate([of_part(start) for start in range(0, len(images), _FEATURE_PART)])
-    if not np.isfinite(features).all():
-        raise ModelError("`backbone` gives features that are not finite.")
-    return features
+    return np.concatenate([of_part(start) for start in range(0, len(images), _FEATURE_PART)])
 
 
 def _extended(base: keras.Model, config: Config) -> keras.Model:

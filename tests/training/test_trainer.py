@@ -777,6 +777,18 @@ def test_features_are_computed_in_parts(backbone_file, sample, monkeypatch):
     assert [len(part) for part in seen] == [80, 80, 40]
 
 
+def test_features_that_are_not_finite_are_refused(sample, tmp_path):
+    image = keras.Input((28, 28, 3))
+    logarithm = keras.ops.log(image)  # of black pixels too
+    x = keras.layers.AveragePooling2D(7)(logarithm)
+    keras.Model(image, keras.layers.Conv2D(4, 1)(x)).save(tmp_path / "network.keras")
+    config = dataclasses.replace(SHORT, backbone=str(tmp_path / "network.keras"), hard_epochs=(1,))
+    with pytest.raises(
+        ModelError, match=r"`backbone` must give finite features\..* from `.*network\.keras`"
+    ):
+        fit(sample, config, verbose=0)
+
+
 def test_what_does_not_go_with_a_backbone_is_refused(sample, backbone_file):
     config = dataclasses.replace(TINY, backbone=str(backbone_file), backbone_stages=9)
     with pytest.raises(ArgumentError, match="`backbone_stages` must be at most 3"):
