@@ -41,30 +41,33 @@ def start(folder):
     )
 
 
-def kill_when(process, folder, pattern):
-    """Kill the process when a file of that name is there."""
-    while process.poll() is None:
-        if any(folder.glob(pattern)):
-            process.kill()
-            break
+def stop_when(process, folder, pattern):
+    """Stop the process when a file of that name is there."""
+    while not any(folder.glob(pattern)):
+        assert process.poll() is None
         time.sleep(0.002)
-    process.wait()
+    process.send_signal(signal.SIGSTOP)
+    os.waitpid(process.pid, os.WUNTRACED)
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """Folders of trainings by the phase in which they were killed."""
+    """Copies of a run by the phase in which its training was stopped; in the last it was killed."""
     if os.name != "posix":
         pytest.skip("signals")
     folders = {name: tmp_path_factory.mktemp("faults") for name in PHASES}
-    threads = []
+    *_, last = folders.values()
+    process = start(last)
+    watchdog = threading.Timer(240, process.kill)
+    watchdog.start()
     for name, folder in folders.items():
-        process = start(folder)
-        threads.append(threading.Thread(target=kill_when, args=(process, folder, PHASES[name])))
-        threads[-1].start()
-        threading.Timer(240, process.kill).start()
-    for thread in threads:
-        thread.join()
+        stop_when(process, last, PHASES[name])
+        if folder != last:
+            shutil.copytree(last, folder, dirs_exist_ok=True)
+            process.send_signal(signal.SIGCONT)
+    process.kill()
+    process.wait()
+    watchdog.cancel()
     return folders
 
 
@@ -86,7 +89,12 @@ def test_a_training_that_is_killed_in_any_phase_ends_as_the_whole_one(
     monkeypatch.setattr(report, "report_figures", lambda *_: {})  # they take seconds to draw
     folder = folders[phase]
     assert not list(folder.glob("models/*/1"))
-    assert main(["--resume", str(folder / "run")]) == 0
+    # A copy knows where the training was to export to, which is where it was copied from.
+    export = [] if phase == "export" else ["--export-dir", str(folder / "models")]
+    assert main(["--resume", str(folder / "run"), *export]) == 0
+    if phase == "the first step":  # the options that a training goes on with are those of its run
+        command = json.loads((folder / "run" / "command.json").read_text())
+        assert command["export_dir"] == str(folder / "models")
     for name in ("history.csv", "classes.csv", "false_accepts.csv"):
         assert (folder / "run" / name).read_bytes() == (whole / name).read_bytes()
     found, expected = (

@@ -68,13 +68,23 @@ def processes(tmp_path_factory):
     for watchdog in watchdogs:
         watchdog.start()
     whole, interrupted, terminated = started
-    yield SimpleNamespace(
-        folder=folder, whole=whole, interrupted=interrupted, terminated=terminated
-    )
-    for process, watchdog in zip(started, watchdogs, strict=True):
-        watchdog.cancel()
-        process.kill()
-        process.wait()
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # so that none trains on until its test
+        yield SimpleNamespace(
+            folder=folder,
+            whole=pool.submit(ended, whole),
+            interrupted=pool.submit(send_in_epoch, interrupted, 3, signal.SIGINT),
+            terminated=pool.submit(send_in_epoch, terminated, 3, signal.SIGTERM),
+        )
+        for process, watchdog in zip(started, watchdogs, strict=True):
+            watchdog.cancel()
+            process.kill()
+            process.wait()
+
+
+def ended(process):
+    """Return the exit status of a process, and the rest of what it prints."""
+    out, err = process.communicate()
+    return process.returncode, out, err
 
 
 def send_in_epoch(process, epoch, number):
@@ -82,12 +92,12 @@ def send_in_epoch(process, epoch, number):
         if line.startswith(f"epoch {epoch - 1}/"):
             process.send_signal(number)
             break
-    return process.communicate()
+    return ended(process)
 
 
 def test_ctrl_c_on_the_command_line_ends_with_a_run_and_status_130(processes):
-    out, err = send_in_epoch(processes.interrupted, 3, signal.SIGINT)
-    assert processes.interrupted.returncode == 130, err
+    status, out, err = processes.interrupted.result()
+    assert status == 130, err
     assert err == ""
     run = processes.folder / "interrupted"
     assert f"of 2000; the model is kept in {run}\n" in out
@@ -98,8 +108,8 @@ def test_ctrl_c_on_the_command_line_ends_with_a_run_and_status_130(processes):
 
 
 def test_sigterm_on_the_command_line_saves_and_says_how_to_resume(processes):
-    _, err = send_in_epoch(processes.terminated, 3, signal.SIGTERM)
-    assert processes.terminated.returncode == 143
+    status, _, err = processes.terminated.result()
+    assert status == 143
     run = processes.folder / "terminated"
     assert err == f"\nresume: python -m siamese_keras.train --resume {run}\n"
     *_, newest = sorted(path.name for path in (run / "checkpoints").iterdir())
@@ -108,8 +118,8 @@ def test_sigterm_on_the_command_line_saves_and_says_how_to_resume(processes):
 
 
 def test_the_command_line_trains_scores_and_exports(processes, sample):
-    out, err = processes.whole.communicate()
-    assert processes.whole.returncode == 0, err
+    status, out, err = processes.whole.result()
+    assert status == 0, err
     assert err == ""  # no start-up noise
     run = processes.folder / "whole"
     metrics = json.loads((run / "metrics.json").read_text())

@@ -82,7 +82,7 @@ def test_classes_may_be_many_and_some_of_them_not_among_the_images_fitted(rng, m
     monkeypatch.setattr(hard_images, "_FITTED", 30)
     values = difficulty(rng.integers(0, 256, (20_000, 4, 4, 1), np.uint8), np.arange(20_000) // 2)
     assert np.isfinite(values).all()
-    assert (values > -1).all()
+    assert (values > 0).sum() >= 20_000 - 60  # nothing speaks for a class that was not fitted
 
 
 def test_equal_images_are_equally_hard():

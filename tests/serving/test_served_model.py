@@ -4,9 +4,9 @@ import ast
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
-from concurrent import futures
 from pathlib import Path
 
 import grpc
@@ -16,6 +16,7 @@ import tensorflow as tf
 from helpers.png import png_bomb
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
 
+from siamese_keras import predict
 from siamese_keras.errors import RequestError
 from siamese_keras.serving.client import connect, load_saved_model
 from siamese_keras.serving.warmup import WARMUP_FILE
@@ -292,27 +293,28 @@ def test_grpc_client_of_the_page(server, clone, pair_distance, monkeypatch, caps
     assert answer["distance"] == [pytest.approx(pair_distance, abs=TOLERANCE)]
 
 
-def test_shell_commands_of_the_page(server, clone, pair_distance):
+def test_shell_commands_of_the_page(server, clone, pair_distance, monkeypatch, capsys):
     """Curl and predict run as they stand, but for the port; docker does not run here."""
     port = re.search(r":\d+", server.url).group()
-    python = Path(sys.executable).parent
-    environment = dict(os.environ, PATH=f"{python}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(clone)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
 
     def run(block: str) -> str:
-        finished = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", block.replace(":8501", port)],
-            cwd=clone,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert finished.returncode == 0, finished.stderr
-        return finished.stdout
+        if "curl" in block:
+            command = ["bash", "-euo", "pipefail", "-c", block]
+            finished = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert finished.returncode == 0, finished.stderr
+            return finished.stdout
+        for line in block.replace("\\\n", "").splitlines():
+            python, m, program, *arguments = shlex.split(line)
+            assert (python, m, program) == ("python", "-m", "siamese_keras.predict")
+            assert predict.main(arguments) == 0
+        return capsys.readouterr().out
 
-    blocks = [block for block in page_blocks("bash") if "docker" not in block]
-    with futures.ThreadPoolExecutor() as pool:
-        files_by_rest, pixels_by_rest, local, by_url = pool.map(run, blocks)
+    blocks = [block.replace(":8501", port) for block in page_blocks("bash")]
+    files_by_rest, pixels_by_rest, local, by_url = map(
+        run, [block for block in blocks if "docker" not in block]
+    )
     (answer,) = json.loads(files_by_rest)["predictions"]
     assert answer["distance"] == pytest.approx(pair_distance, abs=TOLERANCE)
     (answer,) = json.loads(pixels_by_rest)["predictions"]

@@ -1,6 +1,8 @@
 """A training that is killed and resumed ends as one that was not, bit for bit."""
 
 import dataclasses
+import functools
+import shutil
 
 import keras
 import numpy as np
@@ -25,34 +27,38 @@ class KilledError(Exception):
     pass
 
 
-class Kill(keras.callbacks.Callback):
-    """End the training after a number of steps, or in a validation, as a crash would."""
+class At(keras.callbacks.Callback):
+    """Do something after a number of steps, or in the validation after it."""
 
-    def __init__(self, step, *, in_validation=False):
+    def __init__(self, step, act, *, in_validation=False):
         super().__init__()
-        self.step, self.in_validation = step, in_validation
+        self.step, self.act, self.in_validation = step, act, in_validation
 
     def on_train_batch_end(self, batch, logs=None):
         if not self.in_validation:
-            self.end()
+            self.do()
 
     def on_test_batch_end(self, batch, logs=None):
         if self.in_validation:
-            self.end()
+            self.do()
 
-    def end(self):
+    def do(self):
         if int(self.model.optimizer.iterations) == self.step:
-            raise KilledError
+            self.act()
+
+
+def end():
+    """End a training as a crash would."""
+    raise KilledError
 
 
 def train(sample, folder, config=CONFIG, **options):
     return fit(sample, config, run_dir=folder, verbose=0, **options)
 
 
-def killed(sample, folder, step, config=CONFIG, *, in_validation=False, **options):
-    kill = Kill(step, in_validation=in_validation)
+def killed(sample, folder, step, config=CONFIG, **options):
     with pytest.raises(KilledError):
-        train(sample, folder, config, callbacks=[kill], **options)
+        train(sample, folder, config, callbacks=[At(step, end)], **options)
 
 
 def assert_equal(verifier, expected):
@@ -73,24 +79,45 @@ def whole(sample, tmp_path_factory):
     return train(sample, tmp_path_factory.mktemp("whole"))
 
 
-@pytest.mark.parametrize(
-    ("step", "in_validation", "minutes"),
-    [
-        (1, False, 10),  # before anything was saved but the beginning
-        (STEPS + 4, False, 10),  # from the end of an epoch
-        (STEPS + 8, False, 1e-9),  # within an epoch, in the second pass over the images
-        (2 * STEPS, True, 1e-9),  # in validation, after the last step but one that was saved
-        (3 * STEPS, False, 1e-9),
-    ],
-)
-def test_a_resumed_training_ends_with_the_same_weights(
-    sample, whole, tmp_path, step, in_validation, minutes
-):
-    killed(sample, tmp_path, step, in_validation=in_validation, checkpoint_minutes=minutes)
-    verifier = train(sample, tmp_path, resume=True)
+MOMENTS = [  # step, whether in the validation after it, minutes between checkpoints
+    (1, False, 10),  # before anything was saved but the beginning
+    (STEPS + 4, False, 10),  # from the end of an epoch
+    (2 * STEPS + 1, False, 10),
+    (STEPS + 8, False, 1e-9),  # within an epoch, in the second pass over the images
+    (2 * STEPS, True, 1e-9),  # in validation, after the last step but one that was saved
+    (3 * STEPS, False, 1e-9),
+]
+
+
+@pytest.fixture(scope="module")
+def stopped(sample, tmp_path_factory):
+    """What the folder of a training holds at some moments, as if it were killed then."""
+    copy = functools.partial(shutil.copytree, dirs_exist_ok=True)
+    folders = {moment: tmp_path_factory.mktemp("stopped") / "run" for moment in MOMENTS}
+    for minutes in (10, 1e-9):
+        run = tmp_path_factory.mktemp("run")
+        copies = [
+            At(step, functools.partial(copy, run, folder), in_validation=in_validation)
+            for (step, in_validation, of_run), folder in folders.items()
+            if of_run == minutes
+        ]
+        train(sample, run, callbacks=copies, checkpoint_minutes=minutes)
+    return folders
+
+
+@pytest.fixture(scope="module")
+def stopped_run(stopped):
+    """One of these folders, for tests that leave it as it is."""
+    return stopped[STEPS + 8, False, 1e-9]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_resumed_training_ends_with_the_same_weights(sample, whole, stopped, tmp_path, moment):
+    run = shutil.copytree(stopped[moment], tmp_path / "run")
+    verifier = train(sample, run, resume=True)
     assert_equal(verifier, whole)
-    assert read_columns(tmp_path / "history.csv") == whole.history
-    assert_equal(load_verifier(tmp_path), whole)
+    assert read_columns(run / "history.csv") == whole.history
+    assert_equal(load_verifier(run), whole)
 
 
 def test_a_training_may_be_killed_again_and_again(sample, whole, tmp_path):
@@ -108,24 +135,17 @@ def test_a_finished_training_is_finished(sample, whole, tmp_path):
     assert (tmp_path / "history.csv").read_bytes() == before
 
 
-def test_a_damaged_checkpoint_costs_an_epoch_and_no_more(sample, whole, tmp_path, caplog):
-    killed(sample, tmp_path, 2 * STEPS + 1)
-    *_, newest = sorted((tmp_path / "checkpoints").glob("*.npz"))
+def test_a_damaged_checkpoint_costs_an_epoch_and_no_more(sample, whole, stopped, tmp_path, caplog):
+    run = shutil.copytree(stopped[2 * STEPS + 1, False, 10], tmp_path / "run")
+    *_, newest = sorted((run / "checkpoints").glob("*.npz"))
     newest.write_bytes(newest.read_bytes()[:-1000])
-    assert_equal(train(sample, tmp_path, resume=True), whole)
+    assert_equal(train(sample, run, resume=True), whole)
     assert f"`{newest}` is damaged" in caplog.text
 
 
 def test_a_training_without_a_checkpoint_begins_again(sample, whole, tmp_path):
     CONFIG.save(tmp_path / "config.json")  # killed before the first one
     assert_equal(train(sample, tmp_path, resume=True), whole)
-
-
-@pytest.fixture(scope="module")
-def killed_run(sample, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("killed")
-    killed(sample, folder, STEPS + 4, checkpoint_minutes=1e-9)
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -136,17 +156,17 @@ def killed_run(sample, tmp_path_factory):
         ({"epochs": 5}, r"`epochs` can be changed only where the learning rate does not depend"),
     ],
 )
-def test_other_settings_are_refused(sample, killed_run, change, message):
-    before = {path: path.read_bytes() for path in killed_run.rglob("*") if path.is_file()}
+def test_other_settings_are_refused(sample, stopped_run, change, message):
+    before = {path: path.read_bytes() for path in stopped_run.rglob("*") if path.is_file()}
     with pytest.raises(ArgumentError, match=message):
-        train(sample, killed_run, dataclasses.replace(CONFIG, **change), resume=True)
-    assert {path: path.read_bytes() for path in killed_run.rglob("*") if path.is_file()} == before
+        train(sample, stopped_run, dataclasses.replace(CONFIG, **change), resume=True)
+    assert {path: path.read_bytes() for path in stopped_run.rglob("*") if path.is_file()} == before
 
 
-def test_another_dataset_is_refused(sample, killed_run):
+def test_another_dataset_is_refused(sample, stopped_run):
     other = dataclasses.replace(sample, train=sample.validation, validation=sample.train)
     with pytest.raises(ArgumentError, match="dataset must be the one that the training began with"):
-        train(other, killed_run, resume=True)
+        train(other, stopped_run, resume=True)
 
 
 def test_another_model_is_refused(sample, tmp_path):
@@ -178,8 +198,8 @@ def test_another_model_is_refused(sample, tmp_path):
         ({}, {"best": [np.zeros(3, np.float32)]}),
     ],
 )
-def test_a_crafted_checkpoint_is_one_line(sample, killed_run, tmp_path, facts, arrays):
-    checkpoint = newest_checkpoint(killed_run / "checkpoints")
+def test_a_crafted_checkpoint_is_one_line(sample, stopped_run, tmp_path, facts, arrays):
+    checkpoint = newest_checkpoint(stopped_run / "checkpoints")
     crafted = Checkpoint(
         checkpoint.epoch, checkpoint.step,
         {**checkpoint.facts, **facts}, {**checkpoint.arrays, **arrays},
@@ -263,7 +283,7 @@ def with_backbone(sample, tmp_path_factory):
 @pytest.mark.parametrize("tuned", [False, True], ids=["head", "fine-tuning"])
 def test_a_backbone_and_its_head_are_resumed(sample, with_backbone, tmp_path, tuned):
     config, expected = with_backbone
-    kill = Kill(8)
+    kill = At(8, end)
     if tuned:  # the second optimizer counts from 0 again
         kill.on_epoch_begin = lambda epoch, logs=None: setattr(kill, "step", 8 if epoch > 1 else -1)
     with pytest.raises(KilledError):
