@@ -76,13 +76,15 @@ def test_without_data_dir_the_data_are_those_that_the_run_was_trained_on(run, tm
     assert main([str(run), "--data-dir", str(SAMPLE)]) == 0
 
 
-def test_runs_of_several_seeds_have_one_command(run, tmp_path):
+def test_runs_of_several_seeds_have_one_command(tmp_path, monkeypatch):
     folders = tmp_path / "seeds" / "seed-0", tmp_path / "photos" / "run"
     for folder in folders:
         folder.mkdir(parents=True)
     Command(TINY, seeds=(0, 1), data_dir=SAMPLE, cache_dir=tmp_path).save(folders[0].parent)
     Command(TINY, data_dir=SAMPLE).save(folders[1].parent)
     assert [data_of_run(folder) for folder in folders] == [(SAMPLE, tmp_path), (None, None)]
+    monkeypatch.chdir(folders[0])
+    assert data_of_run(Path()) == (SAMPLE, tmp_path)
 
 
 def test_a_run_of_own_files_that_has_no_command_needs_their_folder(run, capsys):

@@ -69,7 +69,7 @@ def test_more_images_than_are_fitted_or_read_at_a_time_are_all_measured(rng):
 
 def test_scores_are_those_of_ridge_regression(halves):
     images, labels = halves
-    labels[30:] += 2
+    labels[50:] += 2  # to four classes, of 25 and 5 images
     pixels = images.reshape(60, -1).astype(float)
     ridge = Ridge(alpha=0.1 * np.square(pixels).mean() * 60).fit(pixels, np.eye(4)[labels])
     scores = ridge.predict(pixels)
