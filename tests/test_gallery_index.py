@@ -309,7 +309,7 @@ def test_where_an_index_cannot_be_written(tiny, folder, tmp_path, monkeypatch):
     ):
         with pytest.raises(ArgumentError, match=message):
             tiny.index(folder, tmp_path / name)
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
     monkeypatch.setattr(tiny, "embed", None)  # the error comes before the work
     with pytest.raises(ArgumentError, match=r"a folder that can be written to\. Received: `.*here"):
         tiny.index(folder, tmp_path / "here.npz")

@@ -26,7 +26,8 @@ def informed(caplog):
 @pytest.fixture
 def terminal(monkeypatch):
     """A terminal of 80 columns."""
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((80, 24)))
+    size = os.terminal_size((80, 24))
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda *_, **__: size)  # pytest asks too
     terminal = Terminal()
     monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=terminal))
     return terminal
@@ -74,7 +75,8 @@ def test_a_task_that_was_quick_leaves_no_trace(at, terminal):
     ],
 )
 def test_the_bar_fits_a_narrow_terminal(at, terminal, monkeypatch, columns, line):
-    monkeypatch.setattr(shutil, "get_terminal_size", lambda: os.terminal_size((columns, 24)))
+    size = os.terminal_size((columns, 24))
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda *_, **__: size)
     show = progress.progress_line("images")
     at(3)
     show(1_000, 2_000)
